@@ -1,0 +1,123 @@
+"""Reads YAML that people wrote and gathers every mistake in it instead of stopping at the first.
+
+In: a file and what kind of file it is. Out: checked values, or one UserError that names file, keys,
+what is wrong and what would be right. Used by recipe, config and policy.
+"""
+
+import difflib
+import math
+import re
+from typing import Any, Dict, List, Sequence, Tuple
+
+import yaml
+
+from jetson_cluster.errors import UserError
+
+_NAME_PATTERN = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
+
+
+class Checker:
+    """One reading of one file. Each method returns a usable value even after a mistake."""
+
+    def __init__(self, kind: str, path: str):
+        self.kind = kind  # "recipe", "config", "policy": how messages begin
+        self.path = path
+        self.mistakes = []  # type: List[str]
+
+    def read(self) -> Any:
+        """The file's YAML; raises UserError if it cannot be read or is none."""
+        try:
+            with open(self.path, encoding="utf-8") as stream:
+                return yaml.safe_load(stream)
+        except OSError as error:
+            raise UserError("%s %s: cannot be read: %s" % (
+                self.kind, self.path, error.strerror or error))
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+            raise UserError("%s %s: not valid YAML: %s" % (
+                self.kind, self.path, " ".join(str(error).split())))
+
+    def finish(self) -> None:
+        """Raise UserError if anything was wrong."""
+        if self.mistakes:
+            count = len(self.mistakes)
+            raise UserError("%s %s: %s%s" % (
+                self.kind, self.path, "%d mistakes: " % count if count > 1 else "",
+                "; ".join(self.mistakes)))
+
+    def wrong(self, message: str) -> None:
+        self.mistakes.append(message)
+
+    def mapping(self, value: Any, where: str, known: Sequence[str],
+                required: Sequence[str] = ()) -> Dict[str, Any]:
+        """A mapping at the dotted key `where` ("" is the whole file)."""
+        if not isinstance(value, dict):
+            self.wrong("%s must be a mapping with the keys %s" % (
+                "'%s'" % where if where else "the " + self.kind, ", ".join(known)))
+            return {}
+        prefix = where + "." if where else ""
+        for key in value:
+            if key not in known:
+                self.wrong("unknown key '%s%s'%s" % (
+                    prefix, key, nearest_name(str(key), known) or "; known: " + ", ".join(known)))
+        for key in required:
+            if value.get(key) is None:
+                self.wrong("key '%s%s' is missing" % (prefix, key))
+        return value
+
+    def text(self, value: Any, where: str, choices: Sequence[str] = ()) -> str:
+        """Text that is not empty, one of `choices` if there are any; "" for None."""
+        if value is None:
+            return ""
+        if not isinstance(value, str) or not value:
+            self.wrong("'%s' must be text, not %r" % (where, value))
+            return ""
+        if choices and value not in choices:
+            self.wrong("'%s' must be one of %s, not '%s'%s" % (
+                where, ", ".join(choices), value, nearest_name(value, choices)))
+        return value
+
+    def identifier(self, value: Any, where: str) -> str:
+        """Text that can stand in a file name."""
+        text = self.text(value, where)
+        if text and not _NAME_PATTERN.match(text):
+            self.wrong("'%s' must be letters, digits, '_', '.' or '-', not '%s'" % (where, text))
+        return text
+
+    def whole(self, value: Any, where: str, low: int, high: int) -> int:
+        """A whole number; `low` for None."""
+        if value is None:
+            return low
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            self.wrong("'%s' must be a whole number from %d to %d, not %r" % (
+                where, low, high, value))
+            return low
+        return value
+
+    def number(self, value: Any, where: str, low: float, high: float) -> float:
+        """A number; `low` for None."""
+        if value is None:
+            return low
+        if (isinstance(value, bool) or not isinstance(value, (int, float))
+                or not math.isfinite(value) or not low <= value <= high):
+            self.wrong("'%s' must be a number from %g to %g, not %r" % (where, low, high, value))
+            return low
+        return float(value)
+
+    def triple(self, value: Any, where: str, positive: bool) -> Tuple[float, float, float]:
+        """Three numbers in 0..255 pixel units, one a channel; ones for None."""
+        if value is None:
+            return (1.0, 1.0, 1.0)
+        fine = isinstance(value, list) and len(value) == 3 and all(
+            isinstance(v, (int, float)) and not isinstance(v, bool)
+            and abs(v) <= 1e6 and (v > 0 or not positive) for v in value)
+        if not fine:
+            self.wrong("'%s' must be three %snumbers [R, G, B] in 0..255 pixel units, not %r" % (
+                where, "positive " if positive else "", value))
+            return (1.0, 1.0, 1.0)
+        return (float(value[0]), float(value[1]), float(value[2]))
+
+
+def nearest_name(name: str, known: Sequence[str]) -> str:
+    """"; did you mean 'x'?" for the known name nearest to `name`, or ""."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return "; did you mean '%s'?" % near[0] if near else ""
