@@ -1,0 +1,462 @@
+"""Everything the rover knows about every image, in one SQLite file.
+
+In: what ingest learned (an image with its embedding, or a refusal) and where ranking placed it.
+Out: which files are dealt with already, the best candidates of each cluster, rows for the queue.
+An image is its content (SHA-256); a path with size and mtime_ns is only the fast way to skip it.
+
+Written for SQLite 3.22 (no UPSERT, no window functions). WAL with synchronous=FULL: what a
+committed call wrote survives a power cut.
+"""
+
+import contextlib
+import os
+import re
+import sqlite3
+from typing import Dict, Iterable, List, Optional, Sequence, Set, Tuple
+
+import numpy as np
+
+from jetson_cluster.errors import UserError, WorldError
+from jetson_cluster.inbox import Arrival
+from jetson_cluster.provisional import Groups
+from jetson_cluster.ranking import CANDIDATE, Placement
+from jetson_cluster.records import (
+    MISSING, QUEUED, Image, Refusal, Row, pack_soft, path_in, path_out, unpack_soft)
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE images (
+    id INTEGER PRIMARY KEY,             -- order of arrival
+    sha256 BLOB NOT NULL UNIQUE,
+    path NOT NULL,                      -- TEXT, or BLOB where the name is not UTF-8
+    bytes INTEGER NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
+    captured_at TEXT NOT NULL,
+    state TEXT NOT NULL,                -- queued or missing
+    cluster INTEGER NOT NULL,           -- of the codebook; without one, the provisional group
+    distance REAL NOT NULL, second_distance REAL NOT NULL, ratio REAL NOT NULL,
+    far INTEGER NOT NULL, novelty REAL NOT NULL, representative REAL NOT NULL,
+    interest REAL NOT NULL,             -- what orders an image within its cluster
+    soft BLOB NOT NULL);                -- soft membership, see pack_soft
+CREATE INDEX images_by_interest ON images (state, cluster, interest DESC, id);
+CREATE INDEX images_far ON images (ratio, id) WHERE far = 1 AND state = 'queued';
+CREATE TABLE groups (               -- while there is no codebook
+    number INTEGER PRIMARY KEY,
+    leader BLOB NOT NULL);              -- float32 [D]
+CREATE TABLE embeddings (
+    image INTEGER PRIMARY KEY,
+    vector BLOB NOT NULL);              -- float16 [D]
+CREATE TABLE files (path PRIMARY KEY, bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+                    image INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX files_by_image ON files (image);
+CREATE TABLE refusals (id INTEGER PRIMARY KEY, path NOT NULL UNIQUE, bytes INTEGER NOT NULL,
+                       mtime_ns INTEGER NOT NULL, code TEXT NOT NULL, reason TEXT NOT NULL,
+                       refused_at TEXT NOT NULL);
+CREATE TABLE attempts (path PRIMARY KEY, bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+                       count INTEGER NOT NULL) WITHOUT ROWID;
+"""
+# Refusals that may pass without the file's size or time changing: such a file is tried again.
+PASSING = ("vanished", "unreadable")
+VARIABLES = 500  # SQLite allows 999 in one statement; two lists may stand in one
+
+
+class Catalog:
+    """One open catalog file; use it from one thread. A context manager."""
+
+    def __init__(self, path: str, space: str):
+        """Open or create the catalog of the embedding space `space`.
+
+        Raises UserError if the file belongs to another space or is no catalog, WorldError if it
+        cannot be opened or is damaged.
+        """
+        self.path = path
+        self._disturbed = set()  # type: Set[int]
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
+        except sqlite3.Error as error:
+            raise WorldError("catalog %s: cannot be opened (%s); the folder must exist and be "
+                             "writable" % (path, error))
+        try:
+            self._open(space)
+        except sqlite3.Error as error:
+            self._db.close()
+            raise WorldError("catalog %s: cannot be used (%s); move it aside and the images are "
+                             "catalogued anew" % (path, error))
+        except UserError:
+            self._db.close()
+            raise
+
+    def _open(self, space: str) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, SCHEMA_VERSION):
+            raise UserError("catalog %s: format %d, and this program reads %d; move it aside" % (
+                self.path, version, SCHEMA_VERSION))
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        # 2 MB of page cache: the daemon shares 4 GB with a GPU.
+        self._db.execute("PRAGMA cache_size = -2048")
+        if version == 0:
+            with self._transaction():
+                # executescript() would commit before it begins.
+                for statement in filter(str.strip, re.sub("--.*", "", SCHEMA).split(";")):
+                    self._db.execute(statement)
+                self._set_meta("space", space)
+                self._db.execute("PRAGMA user_version = %d" % SCHEMA_VERSION)
+        held = self.meta("space")
+        if held != space:
+            raise UserError(
+                "catalog %s: holds embeddings of %s, but the model here gives %s; set state_dir to "
+                "a new folder, or move the catalog aside" % (self.path, held, space))
+        self._counts = dict(self._db.execute("SELECT state, COUNT(*) FROM images GROUP BY state"))
+        self._refused = self._db.execute("SELECT COUNT(*) FROM refusals").fetchone()[0]
+        self._queued_bytes = self._db.execute(
+            "SELECT COALESCE(SUM(bytes), 0) FROM images WHERE state = ?", (QUEUED,)).fetchone()[0]
+
+    def __enter__(self) -> "Catalog":
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._db.close()
+
+    @contextlib.contextmanager
+    def _transaction(self):
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            # A full disk makes SQLite roll back by itself; a second ROLLBACK would hide the cause.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    # ---- small facts -------------------------------------------------------------------------
+
+    def meta(self, key: str):
+        """The value kept under `key`, or None."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return row[0] if row else None
+
+    def _set_meta(self, key: str, value) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    @property
+    def counts(self) -> Dict[str, int]:
+        """Images by state, and files refused; kept up to date without counting again."""
+        return {QUEUED: self._counts.get(QUEUED, 0), MISSING: self._counts.get(MISSING, 0),
+                "refused": self._refused}
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes of all queued images."""
+        return self._queued_bytes
+
+    def refusals(self, limit: int) -> List[Refusal]:
+        """The newest refusals, newest first."""
+        rows = self._db.execute("SELECT path, bytes, mtime_ns, code, reason, refused_at "
+                                "FROM refusals ORDER BY id DESC LIMIT ?", (limit,))
+        return [Refusal(path_out(row[0]), *row[1:]) for row in rows]
+
+    # ---- files -------------------------------------------------------------------------------
+
+    def known(self, arrivals: Sequence[Arrival]) -> Set[str]:
+        """Paths that were catalogued, or refused for good, with this very size and mtime.
+
+        An image that was missing and is back at its path is queued again.
+        """
+        found = set()
+        for part in _parts(arrivals):
+            paths = {arrival.path: arrival for arrival in part}
+            marks = _marks(paths)
+            stored = [path_in(path) for path in paths]
+            rows = self._db.execute(
+                "SELECT path, bytes, mtime_ns, image FROM files WHERE path IN (%s) UNION ALL "
+                "SELECT path, bytes, mtime_ns, NULL FROM refusals WHERE path IN (%s) "
+                "AND code NOT IN (%s)" % (marks, marks, _marks(PASSING)),
+                stored * 2 + list(PASSING)).fetchall()
+            images = {}
+            for stored_path, size, mtime_ns, image in rows:
+                path = path_out(stored_path)
+                if (paths[path].bytes, paths[path].mtime_ns) == (size, mtime_ns):
+                    found.add(path)
+                    if image is not None:
+                        images[image] = path
+            self._revive(images)
+        return found
+
+    def _revive(self, images: Dict[int, str]) -> None:
+        if not self._counts.get(MISSING) or not images:
+            return
+        missing = [row[0] for row in self._db.execute(
+            "SELECT id FROM images WHERE state = ? AND id IN (%s)" % _marks(images),
+            [MISSING] + list(images))]
+        if missing:
+            with self._transaction():
+                for image in missing:
+                    self._set_state(image, QUEUED, images[image])
+
+    def images_at(self, paths: Sequence[str]) -> Dict[str, int]:
+        """The ids of the images at those of `paths` that hold one."""
+        found = {}
+        for part in _parts(paths):
+            found.update((path_out(row[0]), row[1]) for row in self._db.execute(
+                "SELECT path, image FROM files WHERE path IN (%s)" % _marks(part),
+                [path_in(path) for path in part]))
+        return found
+
+    def attempts(self, arrivals: Sequence[Arrival]) -> Dict[str, int]:
+        """How often reading each file was begun and never ended, where it ever was."""
+        found = {}
+        for part in _parts(arrivals):
+            paths = {arrival.path: arrival for arrival in part}
+            for path, size, mtime_ns, count in self._db.execute(
+                    "SELECT * FROM attempts WHERE path IN (%s)" % _marks(paths),
+                    [path_in(path) for path in paths]):
+                arrival = paths[path_out(path)]
+                if (arrival.bytes, arrival.mtime_ns) == (size, mtime_ns):
+                    found[arrival.path] = count
+        return found
+
+    def begin_attempts(self, arrivals: Sequence[Arrival]) -> None:
+        """Note, durably, that these files are about to be decoded."""
+        before = self.attempts(arrivals)
+        with self._transaction():
+            self._db.executemany("INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?)", [
+                (path_in(arrival.path), arrival.bytes, arrival.mtime_ns,
+                 before.get(arrival.path, 0) + 1) for arrival in arrivals])
+
+    def cancel_attempts(self, arrivals: Sequence[Arrival]) -> None:
+        """Forget the attempts on files whose reading ended without a verdict on them."""
+        with self._transaction():
+            self._end_attempts(arrival.path for arrival in arrivals)
+
+    def _end_attempts(self, paths: Iterable[str]) -> None:
+        self._db.executemany("DELETE FROM attempts WHERE path = ?",
+                             [(path_in(path),) for path in paths])
+
+    # ---- recording ---------------------------------------------------------------------------
+
+    def record(self, images: Sequence[Image], placement: Optional[Placement],
+               refusals: Sequence[Refusal]) -> List[Tuple[int, int]]:
+        """Take in one batch, all or nothing; return (id, row) of the images that are new.
+
+        `placement` has one row for each of `images`. Content known already only gains a path.
+        """
+        added = []
+        counts, refused, queued = dict(self._counts), self._refused, self._queued_bytes
+        try:
+            with self._transaction():
+                for row, image in enumerate(images):
+                    new = self._record_image(image, placement, row)
+                    if new is not None:
+                        added.append((new, row))
+                for refusal in refusals:
+                    self._record_refusal(refusal)
+                self._end_attempts([image.arrival.path for image in images]
+                                   + [refusal.path for refusal in refusals])
+        except BaseException:
+            self._counts, self._refused, self._queued_bytes = counts, refused, queued
+            raise
+        return added
+
+    def _record_image(self, image: Image, placement: Placement, row: int) -> Optional[int]:
+        """Insert one image, or the new path of a known one; the id if it is new."""
+        path, arrival = path_in(image.arrival.path), image.arrival
+        digest = bytes.fromhex(image.sha256)
+        held = self._db.execute(
+            "SELECT id, state FROM images WHERE sha256 = ?", (digest,)).fetchone()
+        self._leave_path(path, held[0] if held else None)
+        if held:
+            number = held[0]
+            if held[1] == MISSING:
+                self._set_state(number, QUEUED, arrival.path)
+        else:
+            number = self._db.execute(
+                "INSERT INTO images VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (digest, path, arrival.bytes, image.width, image.height, image.captured_at, QUEUED)
+                + _placement_columns(placement, row)).lastrowid
+            self._db.execute("INSERT INTO embeddings VALUES (?, ?)", (
+                number, image.embedding.astype(np.float16).tobytes()))
+            self._count(QUEUED, 1, arrival.bytes)
+        self._db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (
+            path, arrival.bytes, arrival.mtime_ns, number))
+        return None if held else number
+
+    def _record_refusal(self, refusal: Refusal) -> None:
+        path = path_in(refusal.path)
+        self._leave_path(path, None)
+        self._db.execute("INSERT INTO refusals VALUES (NULL, ?, ?, ?, ?, ?, ?)", (
+            path, refusal.bytes, refusal.mtime_ns, refusal.code, refusal.reason,
+            refusal.refused_at))
+        self._refused += 1
+
+    def _leave_path(self, path, image: Optional[int]) -> None:
+        """Content at `path` is now `image` (None: unusable): undo what was known of the path."""
+        self._refused -= self._db.execute(
+            "DELETE FROM refusals WHERE path = ?", (path,)).rowcount
+        row = self._db.execute("SELECT image FROM files WHERE path = ?", (path,)).fetchone()
+        if row is None or row[0] == image:
+            return
+        self._db.execute("DELETE FROM files WHERE path = ?", (path,))
+        held = self._db.execute(
+            "SELECT path, state FROM images WHERE id = ?", (row[0],)).fetchone()
+        if held == (path, QUEUED):
+            # The path must never send other content than the queue promised.
+            other = self._db.execute(
+                "SELECT path FROM files WHERE image = ? ORDER BY path", (row[0],)).fetchone()
+            self._set_state(row[0], QUEUED if other else MISSING, path_out((other or [path])[0]))
+
+    def mark_missing(self, image: int, exists=os.path.exists) -> bool:
+        """The file of a queued image is gone: take another of its paths, or mark it missing.
+
+        True if it is missing now.
+        """
+        paths = [path_out(row[0]) for row in self._db.execute(
+            "SELECT path FROM files WHERE image = ? ORDER BY path", (image,))]
+        there = [path for path in paths if exists(path)]
+        with self._transaction():
+            self._set_state(image, QUEUED if there else MISSING, there[0] if there else None)
+        return not there
+
+    def _set_state(self, image: int, state: str, path: Optional[str]) -> None:
+        before, size, cluster = self._db.execute(
+            "SELECT state, bytes, cluster FROM images WHERE id = ?", (image,)).fetchone()
+        self._db.execute("UPDATE images SET state = ?, path = COALESCE(?, path) WHERE id = ?",
+                         (state, path if path is None else path_in(path), image))
+        self._count(before, -1, size)
+        self._count(state, 1, size)
+        if state != before:
+            self._disturbed.add(cluster)
+
+    def take_disturbed(self) -> Set[int]:
+        """Clusters where images joined or left the queue other than as new, since last asked."""
+        disturbed, self._disturbed = self._disturbed, set()
+        return disturbed
+
+    def _count(self, state: str, change: int, size: int) -> None:
+        self._counts[state] = self._counts.get(state, 0) + change
+        if state == QUEUED:
+            self._queued_bytes += change * size
+
+    # ---- placing anew when the codebook changes ----------------------------------------------
+
+    @property
+    def placed_by(self) -> str:
+        """What placed the images (a codebook's identity, or another name); "" at first."""
+        return self.meta("placed_by") or ""
+
+    @property
+    def unplaced(self) -> Tuple[int, int]:
+        """Images with from < id <= until still have to be placed; (n, n) when none."""
+        return self.meta("placed_to") or 0, self.meta("place_until") or 0
+
+    def begin_placing(self, placed_by: str) -> None:
+        """From now on new images come placed by `placed_by`; all older ones are to be placed anew."""
+        last = self._db.execute("SELECT COALESCE(MAX(id), 0) FROM images").fetchone()[0]
+        with self._transaction():
+            self._set_meta("placed_by", placed_by)
+            self._set_meta("placed_to", 0)
+            self._set_meta("place_until", last)
+
+    def next_unplaced(self, limit: int) -> Tuple[List[int], np.ndarray]:
+        """The next images to place: their ids and embeddings float32 [n, D]."""
+        start, until = self.unplaced
+        return self._embeddings("image > ? AND image <= ? ORDER BY image LIMIT ?",
+                                (start, until, limit))
+
+    def place(self, images: Sequence[int], placement: Placement) -> None:
+        """Write where `images` (ids from next_unplaced) belong now, and remember how far that got."""
+        with self._transaction():
+            self._db.executemany(
+                "UPDATE images SET cluster = ?, distance = ?, second_distance = ?, ratio = ?, "
+                "far = ?, novelty = ?, representative = ?, interest = ?, soft = ? WHERE id = ?",
+                [_placement_columns(placement, row) + (image,)
+                 for row, image in enumerate(images)])
+            self._set_meta("placed_to", images[-1])
+
+    def end_placing(self) -> None:
+        """Everything is placed."""
+        with self._transaction():
+            self._set_meta("placed_to", self.unplaced[1])
+
+    # ---- groups that stand in for clusters while there is no codebook --------------------------
+
+    def groups(self) -> Groups:
+        """The groups as last saved; none at first."""
+        leaders = [np.frombuffer(row[0], np.float32) for row in self._db.execute(
+            "SELECT leader FROM groups ORDER BY number")]
+        return Groups(np.array(leaders, np.float32), self.meta("group_reach") or 0.0)
+
+    def save_groups(self, groups: Groups, unchanged: int) -> None:
+        """Keep `groups`, of which the first `unchanged` are as saved before."""
+        with self._transaction():
+            self._db.execute("DELETE FROM groups WHERE number >= ?", (unchanged,))
+            self._db.executemany("INSERT INTO groups VALUES (?, ?)", [
+                (number, groups.leaders[number].tobytes())
+                for number in range(unchanged, len(groups.leaders))])
+            self._set_meta("group_reach", groups.reach)
+
+    def embeddings_of(self, images: Sequence[int]) -> np.ndarray:
+        """Embeddings float32 [n, D] of the given ids, in their order."""
+        found = {}
+        for part in _parts(images):
+            ids, vectors = self._embeddings("image IN (%s)" % _marks(part), part)
+            found.update(zip(ids, vectors))
+        return np.array([found[image] for image in images], np.float32)
+
+    def _embeddings(self, condition: str, values) -> Tuple[List[int], np.ndarray]:
+        rows = self._db.execute(
+            "SELECT image, vector FROM embeddings WHERE " + condition, values).fetchall()
+        vectors = np.frombuffer(b"".join(row[1] for row in rows), np.float16)
+        return [row[0] for row in rows], vectors.reshape(len(rows), -1).astype(np.float32)
+
+    # ---- what ranking and the queue file read ------------------------------------------------
+
+    def candidates(self, cluster: int, limit: int) -> np.ndarray:
+        """The queued images of `cluster` with the highest interest, best first: CANDIDATE [n]."""
+        return self._candidates(
+            "state = ? AND cluster = ? ORDER BY interest DESC, id LIMIT ?",
+            (QUEUED, cluster, limit))
+
+    def far_candidates(self, limit: int) -> np.ndarray:
+        """The queued images beyond r95, nearest first: CANDIDATE [n]."""
+        return self._candidates(
+            "far = 1 AND state = 'queued' ORDER BY ratio, id LIMIT ?", (limit,))
+
+    def _candidates(self, condition: str, values) -> np.ndarray:
+        rows = self._db.execute(
+            "SELECT id, cluster, interest, ratio, far, soft FROM images WHERE " + condition, values)
+        return np.array([row[:5] + unpack_soft(row[5]) for row in rows], CANDIDATE)
+
+    def rows(self, images: Sequence[int]) -> Dict[int, Row]:
+        """The queue's rows of the given ids."""
+        found = {}
+        for part in _parts(images):
+            for row in self._db.execute(
+                    "SELECT id, sha256, path, bytes, captured_at, state, cluster, novelty, "
+                    "representative, far FROM images WHERE id IN (%s)" % _marks(part), part):
+                found[row[0]] = Row(row[0], row[1].hex(), path_out(row[2]), *row[3:9] + (
+                    bool(row[9]),))
+        return found
+
+
+def _placement_columns(placement: Placement, row: int) -> tuple:
+    found = placement.assessment
+    return (int(found.cluster[row]), float(found.distance[row]),
+            # SQLite has no column type for infinity that reads back the same everywhere.
+            float(min(found.second_distance[row], np.finfo(np.float32).max)),
+            float(found.ratio[row]), int(found.far[row]), float(found.novelty[row]),
+            float(found.representative[row]), float(placement.interest[row]),
+            pack_soft(found.soft_index[row], found.soft_weight[row]))
+
+
+def _marks(values) -> str:
+    return ",".join("?" * len(values))
+
+
+def _parts(values: Sequence) -> Iterable[Sequence]:
+    for start in range(0, len(values), VARIABLES // 2):
+        yield values[start:start + VARIABLES // 2]

@@ -1,0 +1,116 @@
+"""The command `jetson-cluster`: every verb in one table, its code imported only when it runs.
+
+In: arguments. Out: an exit code, 0 done, 1 the world failed, 2 the user's input is wrong; a failure is
+one line on standard error.
+"""
+
+import argparse
+import importlib
+import logging
+import os
+import sqlite3
+import sys
+from typing import List, NamedTuple, Optional
+
+from jetson_cluster import __version__
+from jetson_cluster.errors import JetsonClusterError
+
+log = logging.getLogger(__name__)
+
+
+class Verb(NamedTuple):
+    """A verb: the module with its add_arguments(parser) and run(args) -> exit code."""
+
+    name: str
+    module: str
+    summary: str
+
+
+VERBS = (
+    Verb("run", "jetson_cluster.verbs.run", "watch the inbox and keep queue.csv true (flight)"),
+    Verb("once", "jetson_cluster.verbs.once", "empty the inbox, write queue.csv, exit (flight)"),
+    Verb("queue", "jetson_cluster.verbs.queue", "show the head of the queue (flight)"),
+    Verb("status", "jetson_cluster.verbs.status", "show how the daemon is doing (flight)"),
+    Verb("export", "jetson_cluster.ground.export", "build a network's ONNX file (ground)"),
+    Verb("fit", "jetson_cluster.ground.fit", "fit a codebook to an archive of images (ground)"),
+)
+
+
+def main(arguments: Optional[List[str]] = None) -> int:
+    """Run one verb; return its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = _parser(arguments)
+    args = parser.parse_args(arguments)
+    _start_logging(getattr(args, "verbose", False))
+    try:
+        return args.run(args)
+    except JetsonClusterError as error:
+        return _failed(str(error), error.exit_code)
+    except sqlite3.Error as error:
+        return _failed("catalog: %s; is the disk full or failing?" % error, 1)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough (`| head`); Python must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return _failed("interrupted", 130)
+
+
+def _failed(message: str, exit_code: int) -> int:
+    print("jetson-cluster: error: %s" % message, file=sys.stderr)
+    return exit_code
+
+
+def _parser(arguments: List[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="jetson-cluster",
+        description="Decides on board which images a rover sends first.")
+    parser.add_argument("--version", action="version", version="jetson-cluster " + __version__)
+    verbs = parser.add_subparsers(metavar="VERB", dest="verb")
+    verbs.required = True
+    # Only the verb that is asked for is imported: on the rover the ground's modules are not there.
+    asked = next((argument for argument in arguments if not argument.startswith("-")), None)
+    for verb in VERBS:
+        child = verbs.add_parser(verb.name, help=verb.summary, description=verb.summary)
+        child.add_argument("-v", "--verbose", action="store_true", help="say more on the way")
+        if verb.name == asked:
+            try:
+                module = importlib.import_module(verb.module)
+            except ImportError as error:
+                child.set_defaults(run=_needs(verb, error))
+                continue
+            module.add_arguments(child)
+            child.set_defaults(run=module.run)
+    return parser
+
+
+def _needs(verb: Verb, error: ImportError):
+    def explain(_args) -> int:
+        extra = "ground" if verb.module.startswith("jetson_cluster.ground") else "cpu"
+        return _failed("%s needs a package that is not installed (%s); run "
+                       "'pip install jetson-cluster[%s]'" % (verb.name, error, extra), 1)
+    return explain
+
+
+def _start_logging(verbose: bool) -> None:
+    """Log to standard error; under systemd with the priority that journalctl -p filters by."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JournalFormatter() if "JOURNAL_STREAM" in os.environ
+                         else logging.Formatter("%(asctime)s %(levelname)-7s %(message)s",
+                                                "%H:%M:%S"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logging.getLogger("PIL").setLevel(logging.WARNING)  # its debug lines tell nothing of ours
+    logging.getLogger("watchdog").setLevel(logging.WARNING)
+
+
+class JournalFormatter(logging.Formatter):
+    """Lines as sd-daemon(3) has them: "<4>message"."""
+
+    PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4),
+                  (logging.INFO, 6), (logging.NOTSET, 7))
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next(number for level, number in self.PRIORITIES if record.levelno >= level)
+        return "<%d>%s" % (priority, super().format(record).replace("\n", "\n<%d>" % priority))

@@ -1,0 +1,200 @@
+"""The daemon's settings: one YAML file in, one checked `Config` out.
+
+Every key has a default, `--set key=value` overrides the file, and all mistakes are reported at
+once. systemd/config.yaml explains each key; a test holds the two together.
+"""
+
+import os
+from typing import NamedTuple, Optional, Sequence
+
+import yaml
+
+from jetson_cluster.checking import Checker, nearest_name
+from jetson_cluster.errors import UserError
+
+DEFAULT_PATH = "/etc/jetson-cluster/config.yaml"
+EMBEDDERS = ("auto", "onnxruntime", "openvino", "openvino-float32")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+class InboxConfig(NamedTuple):
+    """Where images arrive and what is accepted there."""
+
+    path: str
+    settle_s: float
+    rescan_s: float
+    max_file_bytes: int
+    max_pixels: int
+    sixteen_bit_white: int
+
+
+class QueueConfig(NamedTuple):
+    """The queue file."""
+
+    path: str
+    rows: int
+    interval_s: float
+
+
+class Config(NamedTuple):
+    """All settings, checked, paths absolute."""
+
+    path: str
+    state_dir: str
+    model: str
+    recipe: Optional[str]  # None: the file beside the model
+    codebook: str
+    policy: str
+    embedder: str
+    batch: int  # 0: as the recipe says
+    threads: int  # 0: as many as there are cores
+    log_level: str
+    inbox: InboxConfig
+    queue: QueueConfig
+
+    @property
+    def catalog_path(self) -> str:
+        return os.path.join(self.state_dir, "catalog.sqlite")
+
+    @property
+    def status_path(self) -> str:
+        return os.path.join(self.state_dir, "status.json")
+
+
+DEFAULTS = {
+    "state_dir": "/var/lib/jetson-cluster",
+    "model": "/var/lib/jetson-cluster/model.onnx",
+    "recipe": None,
+    "codebook": "/var/lib/jetson-cluster/codebook.npz",
+    "policy": "/etc/jetson-cluster/policy.yaml",
+    "embedder": "auto",
+    "batch": 0,
+    "threads": 0,
+    "log_level": "info",
+    "inbox": {
+        "path": "/var/spool/jetson-cluster/inbox",
+        "settle_s": 1.0,
+        "rescan_s": 30.0,
+        "max_file_bytes": 64 * 1024 * 1024,
+        "max_pixels": 50 * 1000 * 1000,
+        "sixteen_bit_white": 65535,
+    },
+    "queue": {
+        "path": None,
+        "rows": 200,
+        "interval_s": 1.0,
+    },
+}
+
+
+def load(path: str, overrides: Sequence[str] = ()) -> Config:
+    """Read the config at `path` and apply `key=value` overrides; raises UserError.
+
+    Relative paths in the file are taken from the file's folder, those in overrides from here.
+    """
+    checker = Checker("config", path)
+    content = checker.read()
+    given = checker.mapping({} if content is None else content, "", tuple(DEFAULTS))
+    merged = dict(DEFAULTS, **{key: value for key, value in given.items() if key in DEFAULTS})
+    for section in ("inbox", "queue"):
+        if section in given:
+            inner = checker.mapping(given[section], section, tuple(DEFAULTS[section]))
+            merged[section] = dict(DEFAULTS[section], **inner)
+    merged = _absolute(merged, os.path.dirname(os.path.abspath(path)))
+    for override in overrides:
+        merged = _override(merged, override, checker)
+    config = _check(_absolute(merged, os.getcwd()), path, checker)
+    checker.finish()
+    return config
+
+
+def _absolute(merged: dict, folder: str) -> dict:
+    """The same settings with every relative path seen from `folder`."""
+    def place(value):
+        return os.path.join(folder, os.path.expanduser(value)) if isinstance(value, str) else value
+
+    paths = {key: place(merged[key]) for key in ("state_dir", "model", "recipe", "codebook", "policy")}
+    sections = {key: dict(merged[key], path=place(merged[key].get("path")))
+                for key in ("inbox", "queue")}
+    return dict(merged, **dict(paths, **sections))
+
+
+def _override(merged: dict, override: str, checker: Checker) -> dict:
+    """`merged` with one `key=value` or `section.key=value` in it."""
+    key, equals, text = override.partition("=")
+    if not equals:
+        checker.wrong("--set %s: expected key=value" % override)
+        return merged
+    known = [name for name, value in DEFAULTS.items() if not isinstance(value, dict)] + [
+        "%s.%s" % (section, name) for section in ("inbox", "queue") for name in DEFAULTS[section]]
+    if key not in known:
+        checker.wrong("--set %s: unknown key '%s'%s" % (override, key, nearest_name(key, known)))
+        return merged
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        checker.wrong("--set %s: %s" % (override, " ".join(str(error).split())))
+        return merged
+    section, dot, inner = key.partition(".")
+    return dict(merged, **{section: dict(merged[section], **{inner: value}) if dot else value})
+
+
+def _check(merged: dict, path: str, checker: Checker) -> Config:
+    inbox, queue = merged["inbox"], merged["queue"]
+    state_dir = _required(checker, merged["state_dir"], "state_dir")
+    queue_path = checker.text(queue["path"], "queue.path") or os.path.join(state_dir, "queue.csv")
+    config = Config(
+        path=path,
+        state_dir=state_dir,
+        model=_required(checker, merged["model"], "model"),
+        recipe=checker.text(merged["recipe"], "recipe") or None,
+        codebook=_required(checker, merged["codebook"], "codebook"),
+        policy=_required(checker, merged["policy"], "policy"),
+        embedder=_required(checker, merged["embedder"], "embedder", EMBEDDERS),
+        batch=checker.whole(merged["batch"], "batch", 0, 1024),
+        threads=checker.whole(merged["threads"], "threads", 0, 1024),
+        log_level=_required(checker, merged["log_level"], "log_level", LOG_LEVELS),
+        inbox=InboxConfig(
+            path=_required(checker, inbox["path"], "inbox.path"),
+            settle_s=checker.number(inbox["settle_s"], "inbox.settle_s", 0.01, 3600),
+            rescan_s=checker.number(inbox["rescan_s"], "inbox.rescan_s", 0.1, 3600),
+            max_file_bytes=checker.whole(
+                inbox["max_file_bytes"], "inbox.max_file_bytes", 1, 2 ** 40),
+            max_pixels=checker.whole(inbox["max_pixels"], "inbox.max_pixels", 1, 10 ** 10),
+            sixteen_bit_white=checker.whole(
+                inbox["sixteen_bit_white"], "inbox.sixteen_bit_white", 1, 65535)),
+        queue=QueueConfig(
+            path=queue_path,
+            rows=checker.whole(queue["rows"], "queue.rows", 1, 100000),
+            interval_s=checker.number(queue["interval_s"], "queue.interval_s", 0.1, 3600)))
+    _refuse_nesting(config, checker)
+    return config
+
+
+def _required(checker: Checker, value, key: str, choices: Sequence[str] = ()) -> str:
+    if value is None:
+        checker.wrong("'%s' must not be empty" % key)
+    return checker.text(value, key, choices)
+
+
+def _refuse_nesting(config: Config, checker: Checker) -> None:
+    """Our own files must not stand in the inbox, where they would be read as images."""
+    inside = config.inbox.path.rstrip("/") + "/"
+    for key, path in (("state_dir", config.state_dir), ("queue.path", config.queue.path)):
+        if (path.rstrip("/") + "/").startswith(inside):
+            checker.wrong("'%s' is %s, inside the inbox %s; put it elsewhere" % (
+                key, path, config.inbox.path))
+
+
+def make_folders(config: Config) -> None:
+    """Make the folders the daemon writes to or watches; raises UserError if it cannot."""
+    for key, folder in (("state_dir", config.state_dir), ("inbox.path", config.inbox.path),
+                        ("queue.path", os.path.dirname(config.queue.path))):
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            raise UserError("config %s: '%s' is %s, which cannot be made: %s" % (
+                config.path, key, folder, error.strerror or error))
+        if not os.access(folder, os.W_OK | os.X_OK) and key != "inbox.path":
+            raise UserError("config %s: '%s' is %s, which this user may not write to; run "
+                            "'chown %d %s'" % (config.path, key, folder, os.getuid(), folder))

@@ -1,0 +1,365 @@
+"""The loop: one turn takes what has arrived, embeds it, catalogues it, and keeps the queue file true.
+
+In: a Config. Out: `queue.csv`, `status.json`, the catalog, and messages to systemd. `Daemon.step()`
+does one turn and says what it did; `run` is a loop around it. Clocks are passed in and nothing here
+sleeps, so that tests drive it turn by turn.
+"""
+
+import datetime
+import fcntl
+import logging
+import os
+import threading
+import time
+from typing import Callable, List, Mapping, NamedTuple, Optional
+
+from jetson_cluster import __version__, codebook, frame, health, policy, ranking, recipe
+from jetson_cluster.catalog import Catalog
+from jetson_cluster.config import Config, make_folders
+from jetson_cluster.downlink import QueueRow, write_queue
+from jetson_cluster.embedder import open_embedder
+from jetson_cluster.errors import WorldError
+from jetson_cluster.inbox import Inbox
+from jetson_cluster.ingest import Ingest
+from jetson_cluster.pipeline import Pipeline
+from jetson_cluster.placing import Placing
+from jetson_cluster.records import MISSING, QUEUED
+from jetson_cluster.uplinked import Uplinked
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 1.0  # how often the codebook and the policy are looked at for a change
+STATUS_BUSY_S = 5.0
+STATUS_IDLE_S = 60.0  # flash wears: an idle rover writes its status once a minute
+LONGEST_WAIT_S = 5.0  # also bounds the time between two watchdog messages
+RATE_WINDOW_S = 60.0
+REFUSALS_SHOWN = 20
+
+
+class Step(NamedTuple):
+    """What one turn did."""
+
+    taken: int  # files handled, whatever became of them
+    added: int  # images new to the catalog
+    refused: int
+    placed_anew: int
+    published: bool
+
+    @property
+    def idle(self) -> bool:
+        return not (self.taken or self.placed_anew or self.published)
+
+
+class Daemon:
+    """Everything that runs on the rover. A context manager; use it from one thread."""
+
+    def __init__(self, config: Config, environment: Mapping[str, str] = os.environ,
+                 monotonic: Callable[[], float] = time.monotonic,
+                 now: Callable[[], str] = None):
+        """Open everything. Raises UserError or WorldError; then nothing is left open."""
+        self.config = config
+        self.wake = threading.Event()  # set whenever a turn might find work
+        self._monotonic = monotonic
+        self._now = now or utc_now
+        self._notifier = health.Notifier(environment)
+        make_folders(config)
+        self._lock = lock_folder(config.state_dir)
+        self._opened = []
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        config = self.config
+        self._notifier.starting("loading the network", extend_s=600)
+        self.model = recipe.load_model(config.model, config.recipe)
+        self._batch = config.batch or self.model.recipe.max_batch
+        self._policy = Uplinked("policy", config.policy, self._kept("policy.yaml"), policy.load)
+        self._codebook = Uplinked("codebook", config.codebook, self._kept("codebook.npz"),
+                                  lambda path: codebook.load(path, self.model.space))
+        self._policy.start()
+        self._codebook.start()
+        self._catalog = Catalog(config.catalog_path, self.model.space)
+        self._opened.append(self._catalog)
+        self._placing = Placing(self._catalog, config.queue.rows)
+        self._placing.use(self._codebook.value)
+        limits = frame.Limits(config.inbox.max_file_bytes, config.inbox.max_pixels,
+                              config.inbox.sixteen_bit_white)
+        self._pipeline = Pipeline(
+            lambda: open_embedder(config.embedder, self.model, self._batch, config.threads),
+            limits, self._now)
+        self._opened.append(self._pipeline)
+        self._warn_of_unknown_clusters()
+        log.info("Started: %s, %s, %s", self.model.space, self._pipeline.embedder.description,
+                 "%d clusters" % self._placing.clusters if self._placing.clustered
+                 else "no codebook yet")
+        self._inbox = Inbox(config.inbox.path, config.inbox.settle_s, config.inbox.rescan_s,
+                            self._catalog.known, self._monotonic, self.wake.set)
+        self._inbox.start()
+        self._ingest = Ingest(self._pipeline, self._catalog, self._placing, self._inbox.take,
+                              self._inbox.give_back, self._batch, self._now)
+        started = self._monotonic()
+        self._dirty, self._published_at = True, started - config.queue.interval_s
+        self._verified_at, self._looked_at = started, started
+        self._status_at, self._changed = started - STATUS_IDLE_S, True
+        self._last_error, self._queue_failed = "", False
+        self._finished = []  # (time, images) of the last minute, for the rate
+        self._queue_s = 0.0
+        self._rows = None  # type: Optional[List[QueueRow]]
+        self._notifier.ready()
+
+    def _kept(self, name: str) -> str:
+        return os.path.join(self.config.state_dir, "last-good", name)
+
+    def __enter__(self) -> "Daemon":
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of everything; what is in flight is dropped and read again at the next start."""
+        if getattr(self, "_inbox", None) is not None:
+            self._inbox.stop()
+        for resource in reversed(self._opened):
+            resource.close()
+        self._opened = []
+        self._lock.close()
+
+    # ---- one turn ----------------------------------------------------------------------------
+
+    def step(self) -> Step:
+        """One turn: look for changed files, take images, place older ones, publish."""
+        self._look()
+        taken = self._ingest.step()
+        self._finished.append((self._monotonic(), taken.added))
+        placed = self._placing.place_some()
+        # A file that was known may bring an image back to the queue, so any file counts.
+        self._dirty = self._dirty or bool(taken.files or placed)
+        published = self._publish_if_due()
+        self._changed = self._changed or bool(taken.files or placed or published)
+        self._tell()
+        return Step(taken.files, taken.added, taken.refused, placed, published)
+
+    def drain(self) -> None:
+        """Finish what is in flight and publish it; take nothing new."""
+        self._notifier.stopping()
+        while self._ingest.finish_one().files:
+            self._dirty = True
+        self._publish_if_due(at_once=True)
+        self._tell(at_once=True)
+
+    def next_due_s(self) -> float:
+        """Seconds until a turn could find work although nothing set `wake`."""
+        due = min(LONGEST_WAIT_S, self._inbox.next_due_s())
+        if self._dirty:
+            due = min(due, self._published_at + self.config.queue.interval_s - self._monotonic())
+        return max(0.0, due)
+
+    @property
+    def network_s(self) -> float:
+        """Seconds the network has worked since the start."""
+        return self._ingest.spent.network_s
+
+    @property
+    def inbox_available(self) -> bool:
+        return self._inbox.available
+
+    @property
+    def settled(self) -> bool:
+        """Nothing waits: no file ready, settling or in flight, every image placed."""
+        progress = self._placing.progress
+        return (self._inbox.drained and not self._ingest.busy
+                and progress.done >= progress.total)
+
+    def _look(self) -> None:
+        """Read codebook and policy again if they changed."""
+        if self._monotonic() - self._looked_at < LOOK_S:
+            return
+        self._looked_at = self._monotonic()
+        if self._policy.poll():
+            log.info("PolicyTaken: %s", self._policy.path)
+            self._dirty = True
+            self._warn_of_unknown_clusters()
+        if self._codebook.poll():
+            log.info("CodebookTaken: %s, %d clusters", self._codebook.path, self._codebook.value.k)
+            self._placing.use(self._codebook.value)
+            self._dirty = True
+            self._warn_of_unknown_clusters()
+        for uplinked in (self._policy, self._codebook):
+            if uplinked.error:
+                self._last_error = uplinked.error
+
+    def _warn_of_unknown_clusters(self) -> None:
+        """A policy written for another codebook weighs the wrong things, silently."""
+        unknown = (self._policy.value or policy.EMPTY).unknown_clusters(self._placing.clusters)
+        if self._placing.clustered and unknown:
+            log.warning("PolicyNamesNoCluster: %s speaks of clusters %s; the codebook has 0 to %d",
+                        self._policy.path, unknown, self._placing.clusters - 1)
+
+    # ---- the queue file ----------------------------------------------------------------------
+
+    def _publish_if_due(self, at_once: bool = False) -> bool:
+        now = self._monotonic()
+        if now - self._verified_at >= self.config.inbox.rescan_s:
+            self._dirty = True  # files may have gone, which no event need have told
+        due = at_once or now - self._published_at >= self.config.queue.interval_s
+        if not (self._dirty and due):
+            return False
+        begun = time.perf_counter()
+        rows = self._queue_rows()
+        if rows is None:
+            return False
+        self._dirty, self._published_at, self._verified_at = False, now, now
+        if rows == self._rows and os.path.exists(self.config.queue.path):
+            return False  # looked through, nothing changed: spare the flash
+        try:
+            write_queue(self.config.queue.path, rows)
+        except OSError as error:
+            self._dirty = True
+            self._fail("QueueNotWritten", "%s: %s" % (self.config.queue.path, error),
+                       again=self._queue_failed)
+            self._queue_failed = True
+            return False
+        self._queue_failed, self._rows = False, rows
+        self._queue_s += time.perf_counter() - begun
+        return True
+
+    def _queue_rows(self) -> Optional[List[QueueRow]]:
+        """The head of the queue, every file of it there; None while images are placed anew."""
+        while True:
+            wanted = self._policy.value or policy.EMPTY
+            ranked = self._placing.order(wanted)
+            if ranked is None:
+                return None
+            held = self._catalog.rows([place.image for place in ranked])
+            gone = [row for row in held.values() if not os.path.lexists(row.path)]
+            # An inbox that is unmounted is no reason to think that its images are gone.
+            if not gone or not self._inbox.available:
+                break
+            for row in gone:
+                if self._catalog.mark_missing(row.image):
+                    log.warning("ImageMissing: %s is gone from the inbox", row.path)
+        rows, cumulative = [], 0
+        for rank, place in enumerate(ranked, 1):
+            row = held[place.image]
+            cumulative += row.bytes
+            rows.append(self._queue_row(rank, place, row, cumulative, wanted))
+        return rows
+
+    def _queue_row(self, rank, place, row, cumulative, wanted) -> QueueRow:
+        clustered = self._placing.clustered
+        label, spoken = ranking.names_of(wanted.labels if clustered else {}, row.cluster)
+        return QueueRow(
+            rank=rank, score="%.4g" % place.score, state=row.state,
+            cluster=str(row.cluster) if clustered else "", label=label,
+            novelty="%.2f" % row.novelty if clustered else "",
+            reason=ranking.reason(row, spoken, wanted.weights.get(row.cluster, 1.0), place,
+                                  clustered),
+            bytes=row.bytes, cumulative_bytes=cumulative, preview="",
+            captured_at=row.captured_at, sha256=row.sha256, path=row.path)
+
+    # ---- telling -----------------------------------------------------------------------------
+
+    def _fail(self, event: str, what: str, again: bool = False) -> None:
+        """Report a failure by its name; a repeated one is kept in the status only."""
+        self._last_error = "%s: %s" % (event, what)
+        if not again:
+            log.error("%s", self._last_error)
+
+    def _tell(self, at_once: bool = False) -> None:
+        now = self._monotonic()
+        waits = STATUS_BUSY_S if self._changed else STATUS_IDLE_S
+        counts = self._catalog.counts
+        self._notifier.alive("%d queued, %d refused, %d waiting in the inbox" % (
+            counts[QUEUED], counts["refused"], self._inbox.backlog))
+        if not at_once and now - self._status_at < waits:
+            return
+        self._status_at, self._changed = now, False
+        try:
+            health.write_status(self.config.status_path, self._status(running=not at_once))
+        except OSError as error:
+            self._fail("StatusNotWritten", "%s: %s" % (self.config.status_path, error))
+
+    def _status(self, running: bool) -> dict:
+        now = self._monotonic()
+        self._finished = [(at, images) for at, images in self._finished
+                          if now - at <= RATE_WINDOW_S]
+        progress, counts = self._placing.progress, self._catalog.counts
+        return {
+            "written_at": self._now(), "running": running, "process": os.getpid(),
+            "version": __version__,
+            "embedder": self._pipeline.embedder.description, "space": self.model.space,
+            "codebook": {"path": self.config.codebook, "error": self._codebook.error,
+                         "clusters": self._placing.clusters if self._placing.clustered else 0},
+            "policy": {"path": self.config.policy, "error": self._policy.error},
+            "images": {"queued": counts[QUEUED], "missing": counts[MISSING]},
+            "queued_bytes": self._catalog.queued_bytes,
+            "files_refused": counts["refused"],
+            "inbox": {"path": self.config.inbox.path, "available": self._inbox.available,
+                      "ready": self._inbox.backlog, "settling": self._inbox.settling},
+            "placing_anew": {"done": progress.done, "total": progress.total},
+            "images_per_s": round(sum(images for _, images in self._finished) / RATE_WINDOW_S, 2),
+            "ms_per_image": {stage: round(1000 * spent / max(1, self._ingest.spent.images), 2)
+                             for stage, spent in (
+                                 ("decode", self._ingest.spent.decode_s),
+                                 ("network", self._ingest.spent.network_s),
+                                 ("catalog", self._ingest.spent.catalog_s),
+                                 ("queue", self._queue_s))},
+            "disk": health.disk_of(self.config.state_dir),
+            "last_error": self._last_error,
+            "refusals": [{"path": refusal.path, "code": refusal.code, "reason": refusal.reason,
+                          "refused_at": refusal.refused_at}
+                         for refusal in self._catalog.refusals(REFUSALS_SHOWN)],
+        }
+
+
+def run(daemon: Daemon, stop: threading.Event) -> None:
+    """Turn until `stop` is set (which should also set `daemon.wake`), then finish what is begun."""
+    while not stop.is_set():
+        daemon.wake.clear()
+        if daemon.step().idle:
+            daemon.wake.wait(daemon.next_due_s())
+    daemon.drain()
+
+
+def once(daemon: Daemon, stop: threading.Event) -> None:
+    """Turn until the inbox is empty, then publish and return."""
+    while not stop.is_set():
+        daemon.wake.clear()
+        step = daemon.step()
+        if not daemon.inbox_available:
+            raise WorldError("inbox %s is not there (unmounted?)" % daemon.config.inbox.path)
+        if step.idle and daemon.settled:
+            break
+        if step.idle:
+            daemon.wake.wait(daemon.next_due_s())
+    daemon.drain()
+
+
+def lock_folder(folder: str):
+    """Hold `folder` for this process until the returned file is closed; raises WorldError."""
+    path = os.path.join(folder, "lock")
+    try:
+        stream = open(path, "a+")
+    except OSError as error:
+        raise WorldError("lock %s: cannot be opened: %s" % (path, error.strerror or error))
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        stream.seek(0)
+        owner = stream.read().strip()
+        stream.close()
+        raise WorldError("%s is in use by another jetson-cluster (process %s); stop it first, or "
+                         "give this one a state_dir of its own" % (folder, owner or "unknown"))
+    stream.truncate(0)
+    stream.write("%d\n" % os.getpid())
+    stream.flush()
+    return stream
+
+
+def utc_now() -> str:
+    """Now as ISO 8601, UTC, to the second."""
+    return datetime.datetime.utcnow().strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,119 @@
+"""Which runtime computes the embeddings.
+
+In: the config's `embedder` and a model. Out: an activated embedder. `auto` takes the fastest one
+present whose embeddings agree with ONNX Runtime's float32 on probe frames.
+"""
+
+import importlib
+import logging
+import time
+from typing import List, NamedTuple
+
+import numpy as np
+
+from jetson_cluster.embedder.base import Embedder
+from jetson_cluster.errors import WorldError
+from jetson_cluster.recipe import Model, Recipe
+
+log = logging.getLogger(__name__)
+
+# In the order of trust: the first one present is the reference for those after it.
+RUNTIMES = {
+    "onnxruntime": ("jetson_cluster.embedder.onnxruntime", "OnnxRuntimeEmbedder"),
+    "openvino": ("jetson_cluster.embedder.openvino", "OpenVinoEmbedder"),
+    "openvino-float32": ("jetson_cluster.embedder.openvino", "OpenVinoFloat32Embedder"),
+}
+LEAST_COSINE = 0.9999  # what rounding may change; DESIGN holds FP16 to 0.999 and CPUs do better
+PROBE_FRAMES = 4
+PROBE_RUNS = 2
+
+
+class Probed(NamedTuple):
+    """One runtime tried on the probe frames."""
+
+    embedder: Embedder
+    embeddings: np.ndarray  # float32 [PROBE_FRAMES, D]
+    seconds: float  # the fastest of PROBE_RUNS
+
+
+def open_embedder(name: str, model: Model, max_batch: int, threads: int = 0) -> Embedder:
+    """An activated embedder: of that name, or the best one for "auto".
+
+    `threads` 0 means one a core. Raises UserError if the model is wrong, WorldError if the runtime
+    (or, for auto, every runtime) is not installed.
+    """
+    if name == "auto":
+        return _fastest_that_agrees(model, max_batch, threads)
+    embedder = _make(name, model, max_batch, threads)
+    embedder.activate()
+    return embedder
+
+
+def _make(name: str, model: Model, max_batch: int, threads: int) -> Embedder:
+    module, cls = RUNTIMES[name]
+    return getattr(importlib.import_module(module), cls)(model, max_batch, threads)
+
+
+def _fastest_that_agrees(model: Model, max_batch: int, threads: int) -> Embedder:
+    embedders, absent = [], []
+    for name in RUNTIMES:
+        embedder = _make(name, model, max_batch, threads)
+        try:
+            embedder.activate()
+        except WorldError as error:
+            absent.append(str(error))
+            continue
+        embedders.append(embedder)
+    if not embedders:
+        raise WorldError("no runtime for the network: " + "; ".join(absent))
+    if len(embedders) == 1:
+        return embedders[0]
+    frames = probe_frames(model.recipe)
+    chosen = choose([_probe(embedder, frames) for embedder in embedders])
+    for embedder in embedders:
+        if embedder is not chosen:
+            embedder.close()
+    return chosen
+
+
+def _probe(embedder: Embedder, frames: np.ndarray) -> Probed:
+    embeddings, seconds = embedder.embed(frames), []
+    for _ in range(PROBE_RUNS):
+        begun = time.perf_counter()
+        embedder.embed(frames)
+        seconds.append(time.perf_counter() - begun)
+    return Probed(embedder, embeddings, min(seconds))
+
+
+def choose(probed: List[Probed]) -> Embedder:
+    """The fastest of those whose embeddings agree with the first one's."""
+    reference = probed[0]
+    agreeing = [reference]
+    for other in probed[1:]:
+        agreement = least_cosine(reference.embeddings, other.embeddings)
+        log.info("%s: %.1f images/s on the probe, cosine to %s %.6f%s",
+                 other.embedder.description, PROBE_FRAMES / other.seconds,
+                 reference.embedder.name, agreement,
+                 "" if agreement >= LEAST_COSINE else ": not used, it does not agree")
+        if agreement >= LEAST_COSINE:
+            agreeing.append(other)
+    return min(agreeing, key=lambda candidate: candidate.seconds).embedder
+
+
+def least_cosine(one: np.ndarray, other: np.ndarray) -> float:
+    """The least cosine between corresponding rows of two float32 [N, D]."""
+    lengths = np.sqrt((one ** 2).sum(axis=1) * (other ** 2).sum(axis=1))
+    return float(((one * other).sum(axis=1) / np.maximum(lengths, 1e-30)).min())
+
+
+def probe_frames(recipe: Recipe) -> np.ndarray:
+    """uint8 [PROBE_FRAMES, H, W, 3]: soft blotches at several scales, the same every time."""
+    random = np.random.RandomState(0)
+    height, width = recipe.input_height, recipe.input_width
+    frames = np.zeros((PROBE_FRAMES, height, width, 3))
+    for cells in (4, 16, 64):
+        rows = np.arange(height) * cells // height
+        columns = np.arange(width) * cells // width
+        blotches = random.uniform(0, 85, (PROBE_FRAMES, cells, cells, 3))
+        frames += blotches[:, rows][:, :, columns]
+    return frames.astype(np.uint8)

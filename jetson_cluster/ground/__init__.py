@@ -1,0 +1,1 @@
+"""Ground side: runs on a workstation, never imported by flight code."""

@@ -1,0 +1,200 @@
+"""`jetson-cluster fit`: from a folder of images to a codebook.
+
+In: a folder or a list of images and a model. Out: `codebook.npz`. The images go through the very ingest
+that runs on the rover, into a catalog kept beside the codebook: an interrupted run continues where it
+stopped, and a second fit with another k embeds nothing again.
+"""
+
+import argparse
+import csv
+import logging
+import os
+import sys
+import time
+from collections import deque
+from typing import Dict, List, NamedTuple, Sequence
+
+from jetson_cluster import codebook, frame, recipe
+from jetson_cluster.catalog import Catalog
+from jetson_cluster.config import DEFAULTS, EMBEDDERS
+from jetson_cluster.daemon import lock_folder, utc_now
+from jetson_cluster.embedder import open_embedder
+from jetson_cluster.errors import UserError, WorldError
+from jetson_cluster.ground.clustering import fit_codebook
+from jetson_cluster.inbox import Arrival
+from jetson_cluster.ingest import Ingest
+from jetson_cluster.pipeline import Pipeline
+from jetson_cluster.placing import Placing
+from jetson_cluster.walker import Walker, look
+
+log = logging.getLogger(__name__)
+
+SKIPPED_SHOWN = 10
+
+
+class Archive(NamedTuple):
+    """The images of an archive that could be read, in the order of their paths."""
+
+    paths: List[str]
+    images: List[int]  # ids in the work catalog; one content under two paths has one id
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("archive", metavar="FOLDER_OR_LIST",
+                        help="a folder of images (with subfolders), or a text file of paths")
+    parser.add_argument("--model", required=True, metavar="FILE.onnx")
+    parser.add_argument("--recipe", metavar="FILE", help="default: the one beside the model")
+    parser.add_argument("-k", type=int, required=True, help="how many clusters")
+    parser.add_argument("--out", required=True, metavar="codebook.npz")
+    parser.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    parser.add_argument("--embedder", default="auto", choices=EMBEDDERS)
+    parser.add_argument("--batch", type=int, default=0, metavar="N",
+                        help="images a batch (default: as the recipe says)")
+    parser.add_argument("--work", metavar="FOLDER",
+                        help="where embeddings are kept between runs (default: OUT.work)")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.k < 1:
+        raise UserError("-k %d: a codebook has at least one cluster" % args.k)
+    model = recipe.load_model(args.model, args.recipe)
+    arrivals = list_archive(args.archive)
+    paths = [arrival.path for arrival in arrivals]
+    work = args.work or args.out + ".work"
+    try:
+        os.makedirs(work, exist_ok=True)
+    except OSError as error:
+        raise WorldError("work folder %s: cannot be made: %s" % (work, error.strerror or error))
+    with lock_folder(work), Catalog(os.path.join(work, "catalog.sqlite"), model.space) as catalog:
+        embed_archive(catalog, model, arrivals, args.embedder, args.batch)
+        archive = catalogued(catalog, paths)
+        report_skipped(catalog, paths, os.path.join(work, "skipped.csv"))
+        if not archive.images:
+            raise UserError("%s: not one of its %d files is a readable image" % (
+                args.archive, len(paths)))
+        begun = time.monotonic()
+        fitted = fit_codebook(catalog.embeddings_of(archive.images),
+                              [os.path.dirname(path) for path in archive.paths],
+                              args.k, args.seed, model.space)
+    try:
+        codebook.save(args.out, fitted.codebook)
+    except OSError as error:
+        raise WorldError("codebook %s: cannot be written: %s" % (
+            args.out, error.strerror or error))
+    for note in fitted.notes:
+        print("note: %s" % note)
+    print(describe(fitted.codebook, len(archive.images), time.monotonic() - begun))
+    print("wrote %s (%.1f MB); embeddings are kept in %s" % (
+        args.out, os.path.getsize(args.out) / 1e6, work))
+    return 0
+
+
+def list_archive(source: str) -> List[Arrival]:
+    """The files below a folder, or of the lines of a text file, in the order of their paths."""
+    if os.path.isdir(source):
+        walker = Walker(os.path.abspath(source), time.monotonic)
+        walker.begin(thorough=True)
+        arrivals = []
+        while walker.active:
+            arrivals += walker.step(1000)
+    else:
+        try:
+            with open(source, encoding="utf-8") as stream:
+                lines = {line.strip() for line in stream}
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError("%s: neither a folder nor a readable list of paths: %s" % (
+                source, error))
+        folder = os.path.dirname(os.path.abspath(source))
+        arrivals = [seen(os.path.join(folder, line)) for line in lines if line]
+    if not arrivals:
+        raise UserError("%s: no files there" % source)
+    return sorted(arrivals)
+
+
+def seen(path: str) -> Arrival:
+    """The file as it looks now; one that is not there has no size: reading it says what is wrong."""
+    return look(path) or Arrival(path, 0, 0, 0)
+
+
+def embed_archive(catalog: Catalog, model: recipe.Model, arrivals: Sequence[Arrival], embedder: str,
+                  batch: int) -> None:
+    """Bring every file into the catalog that is not in it yet, with progress on standard error."""
+    known = catalog.known(arrivals)
+    left = deque(arrival for arrival in arrivals if arrival.path not in known)
+    if known:
+        print("%d of %d files are embedded already" % (len(known), len(arrivals)))
+    if not left:
+        return
+    limits = DEFAULTS["inbox"]
+    with Pipeline(lambda: open_embedder(embedder, model, batch or model.recipe.max_batch),
+                  frame.Limits(limits["max_file_bytes"], limits["max_pixels"],
+                               limits["sixteen_bit_white"]), utc_now) as pipeline:
+        print("embedding %d files with %s" % (len(left), pipeline.embedder.description))
+        placing = Placing(catalog, queue_rows=1)
+        placing.use(None)
+        ingest = Ingest(
+            pipeline, catalog, placing,
+            lambda limit: [left.popleft() for _ in range(min(limit, len(left)))],
+            lambda arrival: left.append(seen(arrival.path)),
+            batch or model.recipe.max_batch, utc_now)
+        progress = Progress(len(left))
+        while left or ingest.busy:
+            progress.add(ingest.step().files)
+
+
+class Progress:
+    """One line on standard error: how many, how fast, how long still."""
+
+    def __init__(self, total: int):
+        self._total, self._done, self._begun = total, 0, time.monotonic()
+        self._on_terminal = sys.stderr.isatty()
+        self._shown_at = self._begun
+
+    def add(self, files: int) -> None:
+        self._done += files
+        now = time.monotonic()
+        if self._done < self._total and now - self._shown_at < (0.5 if self._on_terminal else 10):
+            return
+        self._shown_at = now
+        rate = self._done / max(now - self._begun, 1e-9)
+        sys.stderr.write("%s%d of %d files, %.1f a second, %d s left%s" % (
+            "\r" if self._on_terminal else "", self._done, self._total, rate,
+            (self._total - self._done) / max(rate, 1e-9),
+            "  " if self._on_terminal and self._done < self._total else "\n"))
+        sys.stderr.flush()
+
+
+def catalogued(catalog: Catalog, paths: Sequence[str]) -> Archive:
+    """Which of `paths` are images, each content once, at the first of its paths."""
+    numbers = catalog.images_at(paths)
+    first = {}  # type: Dict[int, str]
+    for path in paths:
+        if path in numbers:
+            first.setdefault(numbers[path], path)
+    copies = len(numbers) - len(first)
+    if copies:
+        print("%d files are copies of others and count once" % copies)
+    return Archive(list(first.values()), list(first))
+
+
+def report_skipped(catalog: Catalog, paths: Sequence[str], list_path: str) -> None:
+    """Say which files were no usable images; all of them go to a CSV file."""
+    wanted = set(paths)
+    skipped = sorted(refusal for refusal in catalog.refusals(len(wanted)) if refusal.path in wanted)
+    with open(list_path, "w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["path", "code", "reason"])
+        writer.writerows((refusal.path, refusal.code, refusal.reason) for refusal in skipped)
+    if skipped:
+        print("skipped %d files, listed in %s:" % (len(skipped), list_path))
+    for refusal in skipped[:SKIPPED_SHOWN]:
+        print("  %s: %s" % (refusal.path, refusal.reason))
+
+
+def describe(fitted: codebook.Codebook, images: int, seconds: float) -> str:
+    """What came out, in a few lines."""
+    counts = sorted(fitted.counts.tolist(), reverse=True)
+    return ("%d clusters of %d images in %.1f s; sizes %d (largest), %d (middle), %d (smallest)\n"
+            "an image is unusual beyond r = %.2f and unlike the archive beyond r = %.2f" % (
+                fitted.k, images, seconds, counts[0], counts[len(counts) // 2], counts[-1],
+                fitted.r50, fitted.r95))

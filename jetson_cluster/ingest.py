@@ -1,0 +1,125 @@
+"""From files to catalog: what the daemon does with its inbox, and `fit` with an archive.
+
+In: a source of arrivals. Out: every one of them in the catalog, as an image or as a refusal with its
+reason. A file is noted durably before it is decoded, so that one which ends the program is given up
+after three tries; it is then tried alone, so that no other file is blamed for it.
+"""
+
+import logging
+import time
+from typing import Callable, List, NamedTuple
+
+from jetson_cluster.catalog import Catalog
+from jetson_cluster.inbox import Arrival
+from jetson_cluster.pipeline import Pipeline
+from jetson_cluster.placing import Placing
+from jetson_cluster.records import Refusal
+
+log = logging.getLogger(__name__)
+
+BATCHES_AHEAD = 2  # one in the network, one being decoded
+MOST_ATTEMPTS = 3
+
+
+class Taken(NamedTuple):
+    """What one batch brought."""
+
+    files: int  # whatever became of them
+    added: int  # images new to the catalog
+    refused: int
+
+
+class Spent(NamedTuple):
+    """Seconds spent since the start, by stage, and the images that took them."""
+
+    images: int
+    decode_s: float
+    network_s: float
+    catalog_s: float
+
+
+class Ingest:
+    """Moves arrivals through the pipeline into the catalog, a batch a call."""
+
+    def __init__(self, pipeline: Pipeline, catalog: Catalog, placing: Placing,
+                 take: Callable[[int], List[Arrival]], give_back: Callable[[Arrival], None],
+                 batch: int, now: Callable[[], str]):
+        """`take(limit)` gives files to read, [] when there are none at the moment; `give_back`
+        gets those that were written to while they were read."""
+        self._pipeline, self._catalog, self._placing = pipeline, catalog, placing
+        self._take, self._give_back, self._batch, self._now = take, give_back, batch, now
+        self._suspects = []  # type: List[Arrival]
+        self.spent = Spent(0, 0.0, 0.0, 0.0)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything taken from the source is not in the catalog yet."""
+        return bool(len(self._pipeline) or self._suspects)
+
+    def step(self) -> Taken:
+        """Start on new files and finish the oldest batch; raises what the network raised."""
+        given_up = self._feed()
+        done = self.finish_one()
+        return Taken(done.files + given_up, done.added, done.refused + given_up)
+
+    def finish_one(self) -> Taken:
+        """Finish the oldest batch in flight, taking nothing new."""
+        if not len(self._pipeline):
+            return Taken(0, 0, 0)
+        in_flight = self._pipeline.arrivals
+        try:
+            outcome = self._pipeline.collect()
+        except Exception:
+            # The network failed, not these files: they must not be blamed for it.
+            self._catalog.cancel_attempts(in_flight)
+            raise
+        if outcome.changed:
+            self._catalog.cancel_attempts(outcome.changed)
+            for arrival in outcome.changed:
+                self._give_back(arrival)
+        added, catalog_s = self._record(outcome.images, outcome.refusals)
+        spent = self.spent
+        self.spent = Spent(
+            spent.images + len(outcome.images), spent.decode_s + outcome.decode_s,
+            spent.network_s + outcome.embed_s, spent.catalog_s + catalog_s)
+        return Taken(len(outcome.arrivals), added, len(outcome.refusals))
+
+    def _feed(self) -> int:
+        """Fill the pipeline; return how many files were given up instead."""
+        given_up = 0
+        while len(self._pipeline) < BATCHES_AHEAD:
+            batch, hopeless = self._next_batch()
+            if hopeless:
+                self._record([], hopeless)
+                given_up += len(hopeless)
+            elif not batch:
+                break
+            if batch:
+                self._catalog.begin_attempts(batch)
+                self._pipeline.submit(batch)
+        return given_up
+
+    def _next_batch(self):
+        """(files to read now, refusals of files given up); both empty when nothing is there."""
+        if self._suspects:
+            return ([] if len(self._pipeline) else [self._suspects.pop(0)]), []
+        batch = self._take(self._batch)
+        tried = self._catalog.attempts(batch)
+        hopeless = [arrival for arrival in batch if tried.get(arrival.path, 0) >= MOST_ATTEMPTS]
+        self._suspects = [arrival for arrival in batch
+                          if 0 < tried.get(arrival.path, 0) < MOST_ATTEMPTS]
+        return ([arrival for arrival in batch if arrival.path not in tried],
+                [self._given_up(arrival) for arrival in hopeless])
+
+    def _given_up(self, arrival: Arrival) -> Refusal:
+        return Refusal(arrival.path, arrival.bytes, arrival.mtime_ns, "quarantined",
+                       "the program ended %d times while reading this file; to have it read again, "
+                       "copy it under another name" % MOST_ATTEMPTS, self._now())
+
+    def _record(self, images, refusals):
+        """(images added, seconds it took)."""
+        begun = time.perf_counter()
+        added = self._placing.record(images, refusals)
+        for refusal in refusals:
+            log.warning("FileRefused: %s: %s (%s)", refusal.path, refusal.reason, refusal.code)
+        return added, time.perf_counter() - begun

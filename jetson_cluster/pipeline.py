@@ -1,0 +1,122 @@
+"""Files in, embeddings out, with decoding, the network and the caller's own work overlapping.
+
+In: batches of arrivals. Out: the same batches in the same order, each file an `Image` with its
+embedding or a `Refusal`. Decoding runs in a few threads; the network runs in one thread of its own,
+which also opened it, because a CUDA context belongs to one thread. Nothing is written here.
+"""
+
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import Callable, List, NamedTuple, Sequence
+
+import numpy as np
+
+from jetson_cluster import frame
+from jetson_cluster.embedder.base import Embedder
+from jetson_cluster.inbox import Arrival
+from jetson_cluster.records import FLOAT16_MAX, Image, Refusal
+
+DECODERS = 2  # a Nano's four cores also serve the GPU thread and the writer
+
+
+class Outcome(NamedTuple):
+    """What became of one batch."""
+
+    arrivals: List[Arrival]
+    images: List[Image]
+    refusals: List[Refusal]
+    changed: List[Arrival]  # written to while they were read: to be offered again
+    decode_s: float  # summed over the batch's files
+    embed_s: float
+
+
+class Pipeline:
+    """Owns the embedder from opening to closing. A context manager."""
+
+    def __init__(self, open_embedder: Callable[[], Embedder], limits: frame.Limits,
+                 now: Callable[[], str]):
+        """`now` gives the time as ISO 8601 UTC, for refusals. Raises what `open_embedder` raises."""
+        self._limits, self._now = limits, now
+        self._network = ThreadPoolExecutor(1, thread_name_prefix="network")
+        self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decoder")
+        self._in_flight = deque()
+        try:
+            self.embedder = self._network.submit(open_embedder).result()
+        except BaseException:
+            self._network.shutdown()
+            self._decoders.shutdown()
+            raise
+
+    def __enter__(self) -> "Pipeline":
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Wait for what is in flight, drop its results and free the network."""
+        self._network.submit(self.embedder.close).result()
+        self._network.shutdown()
+        self._decoders.shutdown()
+        self._in_flight.clear()
+
+    def __len__(self) -> int:
+        """Batches in flight."""
+        return len(self._in_flight)
+
+    @property
+    def arrivals(self) -> List[Arrival]:
+        """Everything in flight."""
+        return [arrival for arrivals, _ in self._in_flight for arrival in arrivals]
+
+    def submit(self, arrivals: Sequence[Arrival]) -> None:
+        """Start on a batch."""
+        decoding = [self._decoders.submit(self._decode, arrival) for arrival in arrivals]
+        self._in_flight.append((list(arrivals), self._network.submit(
+            self._embed, list(arrivals), decoding)))
+
+    def collect(self) -> Outcome:
+        """Wait for the oldest batch; raises what the embedder raised, and the batch is gone."""
+        _, future = self._in_flight.popleft()
+        return future.result()
+
+    def _decode(self, arrival: Arrival):
+        """(Frame or Refused, seconds)."""
+        recipe, begun = self.embedder.model.recipe, time.perf_counter()
+        try:
+            result = frame.load(arrival.path, recipe.input_width, recipe.input_height,
+                                self._limits, recipe.resample, arrival)
+        except frame.Refused as refused:
+            result = refused
+        return result, time.perf_counter() - begun
+
+    def _embed(self, arrivals, decoding) -> Outcome:
+        decoded = [future.result() for future in decoding]
+        frames = [(arrival, result) for arrival, (result, _) in zip(arrivals, decoded)
+                  if isinstance(result, frame.Frame)]
+        refused = [(arrival, result) for arrival, (result, _) in zip(arrivals, decoded)
+                   if isinstance(result, frame.Refused)]
+        begun = time.perf_counter()
+        embeddings = []
+        if frames:
+            embeddings = self.embedder.embed(np.stack([held.pixels for _, held in frames]))
+        embed_s = time.perf_counter() - begun
+        images, refusals = [], []
+        for (arrival, held), embedding in zip(frames, embeddings):
+            largest = float(np.abs(embedding).max())
+            if largest > FLOAT16_MAX:
+                refusals.append(self._refusal(
+                    arrival, "overflow", "the network's embedding reaches %g and the catalog "
+                    "keeps numbers to %g; scale the model's output" % (largest, FLOAT16_MAX)))
+            else:
+                images.append(Image(arrival, held.sha256, held.width, held.height,
+                                    held.captured_at, embedding))
+        refusals += [self._refusal(arrival, result.code, result.reason)
+                     for arrival, result in refused if result.code != "changed"]
+        changed = [arrival for arrival, result in refused if result.code == "changed"]
+        return Outcome(arrivals, images, refusals, changed,
+                       sum(seconds for _, seconds in decoded), embed_s)
+
+    def _refusal(self, arrival: Arrival, code: str, reason: str) -> Refusal:
+        return Refusal(arrival.path, arrival.bytes, arrival.mtime_ns, code, reason, self._now())

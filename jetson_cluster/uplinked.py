@@ -1,0 +1,71 @@
+"""A file that the ground may replace at any time: the codebook, the policy.
+
+In: a path and how to read it. Out: the value of the newest good version. A bad version is reported
+once and the last good one stays, also over a restart: a copy of it is kept beside the catalog.
+"""
+
+import logging
+import os
+from typing import Any, Callable, Optional
+
+from jetson_cluster.errors import UserError
+from jetson_cluster.files import write_atomically
+
+log = logging.getLogger(__name__)
+
+
+class Uplinked:
+    """Follows one file. `value` is what it last held that was good, None if it never was there."""
+
+    def __init__(self, kind: str, path: str, kept_path: str, read: Callable[[str], Any]):
+        """`read(path)` raises UserError on a bad file. `kept_path` is for the good copy."""
+        self.kind, self.path, self.value = kind, path, None
+        self.error = ""  # what is wrong with the file as it stands, "" if nothing
+        self._kept_path, self._read, self._seen = kept_path, read, None
+
+    def start(self) -> None:
+        """Read the file. Raises UserError if it is bad and no good version was ever kept."""
+        if self.poll() or not self.error:
+            return
+        if not os.path.exists(self._kept_path):
+            raise UserError(self.error)
+        self.value = self._read(self._kept_path)
+        log.warning("%sRefused: going on with the last good one, %s",
+                    self.kind.capitalize(), self._kept_path)
+
+    def poll(self) -> bool:
+        """Read the file again if it changed; True if `value` is new."""
+        signature = _signature(self.path)
+        if signature == self._seen:
+            return False
+        self._seen = signature
+        if signature is None:
+            # Somebody is about to put a new one in place; what it said last still holds.
+            self.error = ""
+            return False
+        try:
+            value = self._read(self.path)
+        except UserError as error:
+            self.error = str(error)
+            log.error("%sRefused: %s", self.kind.capitalize(), error)
+            return False
+        self.value, self.error = value, ""
+        self._keep()
+        return True
+
+    def _keep(self) -> None:
+        try:
+            os.makedirs(os.path.dirname(self._kept_path), exist_ok=True)
+            with open(self.path, "rb") as stream:
+                content = stream.read()
+            write_atomically(self._kept_path, content)
+        except OSError as error:
+            log.warning("CopyNotKept: %s: %s", self._kept_path, error)
+
+
+def _signature(path: str) -> Optional[tuple]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ino
