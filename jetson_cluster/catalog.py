@@ -21,7 +21,8 @@ from jetson_cluster.inbox import Arrival
 from jetson_cluster.provisional import Groups
 from jetson_cluster.ranking import CANDIDATE, Placement
 from jetson_cluster.records import (
-    MISSING, QUEUED, Image, Refusal, Row, pack_soft, path_in, path_out, unpack_soft)
+    MISSING, QUEUED, Image, Refusal, Row, mtime_in, pack_soft, path_in, path_out, text_in,
+    unpack_soft)
 
 SCHEMA_VERSION = 1
 SCHEMA = """
@@ -71,6 +72,7 @@ class Catalog:
         """
         self.path = path
         self._disturbed = set()  # type: Set[int]
+        self._counts, self._refused, self._queued_bytes = {}, 0, 0  # type: Dict[str, int], int, int
         try:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
         except sqlite3.Error as error:
@@ -91,6 +93,10 @@ class Catalog:
         if version not in (0, SCHEMA_VERSION):
             raise UserError("catalog %s: format %d, and this program reads %d; move it aside" % (
                 self.path, version, SCHEMA_VERSION))
+        tables = [row[0] for row in self._db.execute("SELECT name FROM sqlite_master")]
+        if tables and (version == 0 or "images" not in tables):
+            raise UserError("catalog %s: a database of another program; set state_dir to a new "
+                            "folder, or move the file aside" % self.path)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         # 2 MB of page cache: the daemon shares 4 GB with a GPU.
@@ -123,15 +129,18 @@ class Catalog:
 
     @contextlib.contextmanager
     def _transaction(self):
+        """All that is done within, counts included, or nothing of it."""
         self._db.execute("BEGIN IMMEDIATE")
+        before = dict(self._counts), self._refused, self._queued_bytes
         try:
             yield
+            self._db.execute("COMMIT")
         except BaseException:
+            self._counts, self._refused, self._queued_bytes = before
             # A full disk makes SQLite roll back by itself; a second ROLLBACK would hide the cause.
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
 
     # ---- small facts -------------------------------------------------------------------------
 
@@ -180,7 +189,7 @@ class Catalog:
             images = {}
             for stored_path, size, mtime_ns, image in rows:
                 path = path_out(stored_path)
-                if (paths[path].bytes, paths[path].mtime_ns) == (size, mtime_ns):
+                if (paths[path].bytes, mtime_in(paths[path].mtime_ns)) == (size, mtime_ns):
                     found.add(path)
                     if image is not None:
                         images[image] = path
@@ -216,7 +225,7 @@ class Catalog:
                     "SELECT * FROM attempts WHERE path IN (%s)" % _marks(paths),
                     [path_in(path) for path in paths]):
                 arrival = paths[path_out(path)]
-                if (arrival.bytes, arrival.mtime_ns) == (size, mtime_ns):
+                if (arrival.bytes, mtime_in(arrival.mtime_ns)) == (size, mtime_ns):
                     found[arrival.path] = count
         return found
 
@@ -225,7 +234,7 @@ class Catalog:
         before = self.attempts(arrivals)
         with self._transaction():
             self._db.executemany("INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?)", [
-                (path_in(arrival.path), arrival.bytes, arrival.mtime_ns,
+                (path_in(arrival.path), arrival.bytes, mtime_in(arrival.mtime_ns),
                  before.get(arrival.path, 0) + 1) for arrival in arrivals])
 
     def cancel_attempts(self, arrivals: Sequence[Arrival]) -> None:
@@ -246,20 +255,15 @@ class Catalog:
         `placement` has one row for each of `images`. Content known already only gains a path.
         """
         added = []
-        counts, refused, queued = dict(self._counts), self._refused, self._queued_bytes
-        try:
-            with self._transaction():
-                for row, image in enumerate(images):
-                    new = self._record_image(image, placement, row)
-                    if new is not None:
-                        added.append((new, row))
-                for refusal in refusals:
-                    self._record_refusal(refusal)
-                self._end_attempts([image.arrival.path for image in images]
-                                   + [refusal.path for refusal in refusals])
-        except BaseException:
-            self._counts, self._refused, self._queued_bytes = counts, refused, queued
-            raise
+        with self._transaction():
+            for row, image in enumerate(images):
+                new = self._record_image(image, placement, row)
+                if new is not None:
+                    added.append((new, row))
+            for refusal in refusals:
+                self._record_refusal(refusal)
+            self._end_attempts([image.arrival.path for image in images]
+                               + [refusal.path for refusal in refusals])
         return added
 
     def _record_image(self, image: Image, placement: Placement, row: int) -> Optional[int]:
@@ -282,15 +286,15 @@ class Catalog:
                 number, image.embedding.astype(np.float16).tobytes()))
             self._count(QUEUED, 1, arrival.bytes)
         self._db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (
-            path, arrival.bytes, arrival.mtime_ns, number))
+            path, arrival.bytes, mtime_in(arrival.mtime_ns), number))
         return None if held else number
 
     def _record_refusal(self, refusal: Refusal) -> None:
         path = path_in(refusal.path)
         self._leave_path(path, None)
         self._db.execute("INSERT INTO refusals VALUES (NULL, ?, ?, ?, ?, ?, ?)", (
-            path, refusal.bytes, refusal.mtime_ns, refusal.code, refusal.reason,
-            refusal.refused_at))
+            path, refusal.bytes, mtime_in(refusal.mtime_ns), refusal.code,
+            text_in(refusal.reason), refusal.refused_at))
         self._refused += 1
 
     def _leave_path(self, path, image: Optional[int]) -> None:
@@ -410,6 +414,8 @@ class Catalog:
     def _embeddings(self, condition: str, values) -> Tuple[List[int], np.ndarray]:
         rows = self._db.execute(
             "SELECT image, vector FROM embeddings WHERE " + condition, values).fetchall()
+        if not rows:
+            return [], np.empty((0, 0), np.float32)
         vectors = np.frombuffer(b"".join(row[1] for row in rows), np.float16)
         return [row[0] for row in rows], vectors.reshape(len(rows), -1).astype(np.float32)
 

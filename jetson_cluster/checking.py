@@ -5,8 +5,8 @@ what is wrong and what would be right. Used by recipe, config and policy.
 """
 
 import difflib
-import math
 import re
+import reprlib
 from typing import Any, Dict, List, Sequence, Tuple
 
 import yaml
@@ -14,6 +14,27 @@ import yaml
 from jetson_cluster.errors import UserError
 
 _NAME_PATTERN = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
+# What safe_load raises: besides its own errors those of int(), date() and the like for a scalar that
+# looks like a number or a date and is none (2024-13-45).
+NOT_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe subset; a key that stands twice is a mistake, of which YAML would drop one."""
+
+    def construct_mapping(self, node, deep=False):
+        written = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in written:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, "the key '%s' stands there twice" % key.value, key.start_mark)
+                written.add((key.tag, key.value))
+        return super().construct_mapping(node, deep)
+
+
+_SHORTENED = reprlib.Repr()
+_SHORTENED.maxstring = _SHORTENED.maxother = 80
 
 
 class Checker:
@@ -28,13 +49,13 @@ class Checker:
         """The file's YAML; raises UserError if it cannot be read or is none."""
         try:
             with open(self.path, encoding="utf-8") as stream:
-                return yaml.safe_load(stream)
+                return yaml.load(stream, _Loader)
         except OSError as error:
             raise UserError("%s %s: cannot be read: %s" % (
                 self.kind, self.path, error.strerror or error))
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        except NOT_YAML as error:
             raise UserError("%s %s: not valid YAML: %s" % (
-                self.kind, self.path, " ".join(str(error).split())))
+                self.kind, self.path, one_line(error)))
 
     def finish(self) -> None:
         """Raise UserError if anything was wrong."""
@@ -42,7 +63,7 @@ class Checker:
             count = len(self.mistakes)
             raise UserError("%s %s: %s%s" % (
                 self.kind, self.path, "%d mistakes: " % count if count > 1 else "",
-                "; ".join(self.mistakes)))
+                one_line("; ".join(self.mistakes))))
 
     def wrong(self, message: str) -> None:
         self.mistakes.append(message)
@@ -69,7 +90,10 @@ class Checker:
         if value is None:
             return ""
         if not isinstance(value, str) or not value:
-            self.wrong("'%s' must be text, not %r" % (where, value))
+            self.wrong("'%s' must be text, not %s" % (where, shown(value)))
+            return ""
+        if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+            self.wrong("'%s' holds a character that no text has: %s" % (where, ascii(value)))
             return ""
         if choices and value not in choices:
             self.wrong("'%s' must be one of %s, not '%s'%s" % (
@@ -88,8 +112,8 @@ class Checker:
         if value is None:
             return low
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            self.wrong("'%s' must be a whole number from %d to %d, not %r" % (
-                where, low, high, value))
+            self.wrong("'%s' must be a whole number from %d to %d, not %s" % (
+                where, low, high, shown(value)))
             return low
         return value
 
@@ -97,9 +121,11 @@ class Checker:
         """A number; `low` for None."""
         if value is None:
             return low
+        # NaN fails every comparison, and so the range.
         if (isinstance(value, bool) or not isinstance(value, (int, float))
-                or not math.isfinite(value) or not low <= value <= high):
-            self.wrong("'%s' must be a number from %g to %g, not %r" % (where, low, high, value))
+                or not low <= value <= high):
+            self.wrong("'%s' must be a number from %g to %g, not %s" % (
+                where, low, high, shown(value)))
             return low
         return float(value)
 
@@ -111,10 +137,20 @@ class Checker:
             isinstance(v, (int, float)) and not isinstance(v, bool)
             and abs(v) <= 1e6 and (v > 0 or not positive) for v in value)
         if not fine:
-            self.wrong("'%s' must be three %snumbers [R, G, B] in 0..255 pixel units, not %r" % (
-                where, "positive " if positive else "", value))
+            self.wrong("'%s' must be three %snumbers [R, G, B] in 0..255 pixel units, not %s" % (
+                where, "positive " if positive else "", shown(value)))
             return (1.0, 1.0, 1.0)
         return (float(value[0]), float(value[1]), float(value[2]))
+
+
+def one_line(thing: Any) -> str:
+    """What `thing` says, on one line."""
+    return " ".join(str(thing).split())
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it, cut short where it is long."""
+    return _SHORTENED.repr(value)
 
 
 def nearest_name(name: str, known: Sequence[str]) -> str:

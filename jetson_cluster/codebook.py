@@ -7,8 +7,7 @@ how typical, and the soft membership that diversity counts).
 
 import hashlib
 import os
-import zipfile
-from typing import NamedTuple
+from typing import Dict, NamedTuple, Optional
 
 import numpy as np
 
@@ -22,6 +21,9 @@ NEIGHBOURS = 4  # an image belongs to its four nearest centroids (measured; see 
 SOFTNESS = 8.0  # membership falls with the eighth power of distance: close calls share, others not
 FAR_NOVELTY = 0.05  # beyond r95 an image is as often junk as discovery; it has its own slot
 CHUNK_ROWS = 2048  # bounds the [chunk, k] score matrix: 4 MB at k = 512
+MOST_CLUSTERS = 65536  # the catalog keeps cluster numbers in two bytes
+ARRAYS = (("centroids", "<f4"), ("counts", "<i8"), ("scales", "<f4"),
+          ("novelty_quantiles", "<f4"), ("margin_quantiles", "<f4"))
 
 
 class Nearest(NamedTuple):
@@ -87,10 +89,9 @@ class Codebook(CodebookFields):
 
     def _hash(self) -> str:
         digest = hashlib.sha256(("%s %s %r %r" % (
-            self.space, self.normalisation, self.r50, self.r95)).encode("utf-8"))
-        for array in (self.centroids, self.counts, self.scales,
-                      self.novelty_quantiles, self.margin_quantiles):
-            digest.update(np.ascontiguousarray(array).tobytes())
+            self.space, self.normalisation, float(self.r50), float(self.r95))).encode("utf-8"))
+        for name, dtype in ARRAYS:
+            digest.update(np.ascontiguousarray(getattr(self, name), dtype).tobytes())
         return digest.hexdigest()
 
     def nearest(self, embeddings: np.ndarray, neighbours: int = 2) -> Nearest:
@@ -121,11 +122,15 @@ class Codebook(CodebookFields):
 def normalise(embeddings: np.ndarray) -> np.ndarray:
     """Scale rows of float32 [N, D] to length 1; a zero row stays zero."""
     embeddings = np.asarray(embeddings, np.float32)
-    # Divided by the largest component first: squares of float32 overflow from 1e19, vanish from 1e-23.
-    largest = np.abs(embeddings).max(axis=1, keepdims=True)
-    embeddings = embeddings / np.maximum(largest, np.finfo(np.float32).tiny)
-    lengths = np.sqrt(np.einsum("nd,nd->n", embeddings, embeddings))[:, None]
-    return embeddings / np.maximum(lengths, np.finfo(np.float32).tiny)
+    lengths = np.sqrt(np.einsum("nd,nd->n", embeddings, embeddings))
+    # float32 squares overflow from 1e19 and vanish below 1e-22: such rows are brought to size first.
+    extreme = ~((lengths > 1e-15) & (lengths < 1e15))
+    if extreme.any():
+        largest = np.abs(embeddings[extreme]).max(axis=1, keepdims=True)
+        rows = embeddings[extreme] / np.maximum(largest, np.finfo(np.float32).tiny)
+        embeddings = embeddings.copy()
+        embeddings[extreme], lengths[extreme] = rows, np.sqrt(np.einsum("nd,nd->n", rows, rows))
+    return embeddings / np.maximum(lengths, np.finfo(np.float32).tiny)[:, None]
 
 
 def soft_membership(distances: np.ndarray) -> np.ndarray:
@@ -179,7 +184,7 @@ def _nearest_chunk(points, centroids, half_norms, neighbours):
     unsure |= close.any(axis=1)
     _measure_again(points, centroids, index, squared, np.flatnonzero(unsure))
     if candidates > neighbours:
-        edge = best[:, neighbours - 1] - doubt[:, neighbours - 1]
+        edge = best[:, neighbours - 1] - doubt[:, neighbours - 1] / 2
         for row in np.flatnonzero(close[:, -1]):
             # A tie at the edge may go on beyond the candidates, whose closeness is -inf by now.
             others = np.flatnonzero(closeness[row] >= edge[row])
@@ -215,31 +220,24 @@ def save(path: str, codebook: Codebook) -> None:
         stream, format_version=np.int32(FORMAT_VERSION), **fields))
 
 
-def load(path: str, space: str = None) -> Codebook:
+def load(path: str, space: Optional[str] = None) -> Codebook:
     """Read a codebook; raises UserError if it is none, is damaged, or is not of `space`."""
     if not os.path.isfile(path):
         raise UserError("codebook %s: no such file; make one with 'jetson-cluster fit'" % path)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            held = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError("codebook %s: cannot be read (%s); copy it again or make it anew with "
-                        "'jetson-cluster fit'" % (path, error))
-    version = int(held.pop("format_version", -1))
-    if version != FORMAT_VERSION:
-        raise UserError("codebook %s: %s, and this program reads version %d" % (
-            path, "not a codebook" if version < 0 else "format version %d" % version,
-            FORMAT_VERSION))
-    missing = [name for name in Codebook._fields if name not in held]
-    if missing:
-        raise UserError("codebook %s: %s missing; make it anew with 'jetson-cluster fit'" % (
-            path, ", ".join(missing)))
+    held = _read_arrays(path)
+    version = held.get("format_version", np.int32(-1))
+    if version.shape or version.dtype.kind != "i" or version != FORMAT_VERSION:
+        raise UserError("codebook %s: %s, and this program reads version %d; make it anew with "
+                        "'jetson-cluster fit'" % (
+                            path, "format version %s" % _in_a_line(version)
+                            if "format_version" in held else "not a codebook", FORMAT_VERSION))
+    problem = _wrong_kind(held)
+    if problem:
+        raise UserError("codebook %s: %s; make it anew with 'jetson-cluster fit'" % (path, problem))
     codebook = Codebook(
         space=str(held["space"]), normalisation=str(held["normalisation"]),
-        centroids=np.ascontiguousarray(held["centroids"], np.float32), counts=held["counts"],
-        scales=held["scales"], novelty_quantiles=held["novelty_quantiles"],
-        margin_quantiles=held["margin_quantiles"],
-        r50=float(held["r50"]), r95=float(held["r95"]))
+        r50=float(held["r50"]), r95=float(held["r95"]),
+        **{name: np.ascontiguousarray(held[name], dtype) for name, dtype in ARRAYS})
     problem = _problem(codebook)
     if problem:
         raise UserError("codebook %s: %s; make it anew with 'jetson-cluster fit'" % (path, problem))
@@ -249,6 +247,38 @@ def load(path: str, space: str = None) -> Codebook:
     return codebook
 
 
+def _read_arrays(path: str) -> Dict[str, np.ndarray]:
+    try:
+        with open(path, "rb") as stream:
+            if stream.read(2) != b"PK":
+                raise ValueError("it is no .npz archive")
+            stream.seek(0)
+            with np.load(stream, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+    except Exception as error:
+        # zipfile and numpy have a dozen ways to fail on a damaged file; all mean the same here.
+        raise UserError("codebook %s: cannot be read (%s: %s); copy it again or make it anew with "
+                        "'jetson-cluster fit'" % (path, type(error).__name__, _in_a_line(error)))
+
+
+def _in_a_line(thing) -> str:
+    return " ".join(str(thing).split())[:200]
+
+
+def _wrong_kind(held: Dict[str, np.ndarray]) -> str:
+    """Which fields are missing or no numbers or no text, or an empty string."""
+    missing = [name for name in Codebook._fields if name not in held]
+    if missing:
+        return "%s missing" % ", ".join(missing)
+    kinds = [(name, "iu" if name == "counts" else "iuf", "numbers") for name, _ in ARRAYS]
+    kinds += [("r50", "iuf", "a number"), ("r95", "iuf", "a number"),
+              ("space", "U", "text"), ("normalisation", "U", "text")]
+    for name, kind, words in kinds:
+        if held[name].dtype.kind not in kind or (words != "numbers" and held[name].shape):
+            return "%s must be %s" % (name, words)
+    return ""
+
+
 def _problem(codebook: Codebook) -> str:
     """What makes the codebook unusable, or an empty string."""
     if codebook.normalisation not in NORMALISATIONS:
@@ -256,6 +286,8 @@ def _problem(codebook: Codebook) -> str:
             codebook.normalisation, ", ".join(NORMALISATIONS))
     if codebook.centroids.ndim != 2 or 0 in codebook.centroids.shape:
         return "centroids have shape %s, expected [k, D]" % (codebook.centroids.shape,)
+    if codebook.k > MOST_CLUSTERS:
+        return "there are %d centroids, at most %d are possible" % (codebook.k, MOST_CLUSTERS)
     shapes = (("counts", (codebook.k,)), ("scales", (codebook.k,)),
               ("novelty_quantiles", (QUANTILE_POINTS,)), ("margin_quantiles", (QUANTILE_POINTS,)))
     for name, shape in shapes:
@@ -265,6 +297,8 @@ def _problem(codebook: Codebook) -> str:
     for name in ("centroids", "scales", "novelty_quantiles", "margin_quantiles", "r50", "r95"):
         if not np.isfinite(getattr(codebook, name)).all():
             return "%s holds numbers that are not finite" % name
+    if (codebook.counts < 0).any():
+        return "counts must not be negative"
     if (codebook.scales <= 0).any() or codebook.r50 <= 0 or codebook.r95 < codebook.r50:
         return "scales, r50 and r95 must be positive and r95 no less than r50"
     for name in ("novelty_quantiles", "margin_quantiles"):

@@ -9,7 +9,7 @@ from typing import NamedTuple, Optional, Sequence
 
 import yaml
 
-from jetson_cluster.checking import Checker, nearest_name
+from jetson_cluster.checking import NOT_YAML, Checker, nearest_name, one_line
 from jetson_cluster.errors import UserError
 
 DEFAULT_PATH = "/etc/jetson-cluster/config.yaml"
@@ -95,11 +95,12 @@ def load(path: str, overrides: Sequence[str] = ()) -> Config:
     checker = Checker("config", path)
     content = checker.read()
     given = checker.mapping({} if content is None else content, "", tuple(DEFAULTS))
-    merged = dict(DEFAULTS, **{key: value for key, value in given.items() if key in DEFAULTS})
+    merged = dict(DEFAULTS, **_known(given, DEFAULTS))
     for section in ("inbox", "queue"):
-        if section in given:
-            inner = checker.mapping(given[section], section, tuple(DEFAULTS[section]))
-            merged[section] = dict(DEFAULTS[section], **inner)
+        # A section with nothing in it is like one left out.
+        inner = {} if given.get(section) is None else given[section]
+        inner = checker.mapping(inner, section, tuple(DEFAULTS[section]))
+        merged[section] = dict(DEFAULTS[section], **_known(inner, DEFAULTS[section]))
     merged = _absolute(merged, os.path.dirname(os.path.abspath(path)))
     for override in overrides:
         merged = _override(merged, override, checker)
@@ -108,10 +109,17 @@ def load(path: str, overrides: Sequence[str] = ()) -> Config:
     return config
 
 
+def _known(given: dict, defaults: dict) -> dict:
+    """What is given for known keys; the others have been complained of."""
+    return {key: value for key, value in given.items() if key in defaults}
+
+
 def _absolute(merged: dict, folder: str) -> dict:
     """The same settings with every relative path seen from `folder`."""
     def place(value):
-        return os.path.join(folder, os.path.expanduser(value)) if isinstance(value, str) else value
+        if not isinstance(value, str) or not value:
+            return value
+        return os.path.normpath(os.path.join(folder, os.path.expanduser(value)))
 
     paths = {key: place(merged[key]) for key in ("state_dir", "model", "recipe", "codebook", "policy")}
     sections = {key: dict(merged[key], path=place(merged[key].get("path")))
@@ -132,8 +140,8 @@ def _override(merged: dict, override: str, checker: Checker) -> dict:
         return merged
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        checker.wrong("--set %s: %s" % (override, " ".join(str(error).split())))
+    except NOT_YAML as error:
+        checker.wrong("--set %s: %s" % (override, one_line(error)))
         return merged
     section, dot, inner = key.partition(".")
     return dict(merged, **{section: dict(merged[section], **{inner: value}) if dot else value})
@@ -179,9 +187,11 @@ def _required(checker: Checker, value, key: str, choices: Sequence[str] = ()) ->
 
 def _refuse_nesting(config: Config, checker: Checker) -> None:
     """Our own files must not stand in the inbox, where they would be read as images."""
-    inside = config.inbox.path.rstrip("/") + "/"
+    if not config.inbox.path or not config.state_dir:
+        return  # complained of already
+    inside = os.path.join(os.path.realpath(config.inbox.path), "")
     for key, path in (("state_dir", config.state_dir), ("queue.path", config.queue.path)):
-        if (path.rstrip("/") + "/").startswith(inside):
+        if os.path.join(os.path.realpath(path), "").startswith(inside):
             checker.wrong("'%s' is %s, inside the inbox %s; put it elsewhere" % (
                 key, path, config.inbox.path))
 

@@ -98,8 +98,8 @@ class Daemon:
         self._inbox = Inbox(config.inbox.path, config.inbox.settle_s, config.inbox.rescan_s,
                             self._catalog.known, self._monotonic, self.wake.set)
         self._inbox.start()
-        self._ingest = Ingest(self._pipeline, self._catalog, self._placing, self._inbox.take,
-                              self._inbox.give_back, self._batch, self._now)
+        self._ingest = Ingest(self._pipeline, self._catalog, self._placing.record,
+                              self._inbox.take, self._inbox.give_back, self._batch, self._now)
         started = self._monotonic()
         self._dirty, self._published_at = True, started - config.queue.interval_s
         self._verified_at, self._looked_at = started, started

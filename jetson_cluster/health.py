@@ -16,6 +16,8 @@ from jetson_cluster.files import write_atomically
 
 log = logging.getLogger(__name__)
 
+SEND_S = 1.0
+
 
 class Notifier:
     """Speaks systemd's notification protocol, sd_notify(3); silent where nobody listens."""
@@ -45,11 +47,14 @@ class Notifier:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+                # A listener that is stuck must not stop the loop; the next turn tells it more.
+                channel.settimeout(SEND_S)
                 channel.sendto(message.encode("utf-8"), self._address)
         except OSError as error:
             # Without systemd's ear the images still matter; systemd itself restarts us if it must.
             if not self._told_failure:
-                log.warning("NotifySocketUnreachable: %s: %s", self._address, error)
+                log.warning("NotifySocketUnreachable: %s: %s",
+                            self._address.replace("\0", "@"), error)
             self._told_failure = True
 
 

@@ -12,8 +12,7 @@ from typing import Callable, List, NamedTuple
 from jetson_cluster.catalog import Catalog
 from jetson_cluster.inbox import Arrival
 from jetson_cluster.pipeline import Pipeline
-from jetson_cluster.placing import Placing
-from jetson_cluster.records import Refusal
+from jetson_cluster.records import Image, Refusal
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +40,14 @@ class Spent(NamedTuple):
 class Ingest:
     """Moves arrivals through the pipeline into the catalog, a batch a call."""
 
-    def __init__(self, pipeline: Pipeline, catalog: Catalog, placing: Placing,
+    def __init__(self, pipeline: Pipeline, catalog: Catalog,
+                 record: Callable[[List[Image], List[Refusal]], int],
                  take: Callable[[int], List[Arrival]], give_back: Callable[[Arrival], None],
                  batch: int, now: Callable[[], str]):
-        """`take(limit)` gives files to read, [] when there are none at the moment; `give_back`
-        gets those that were written to while they were read."""
-        self._pipeline, self._catalog, self._placing = pipeline, catalog, placing
+        """`record` writes one batch into the catalog and says how many images were new.
+        `take(limit)` gives files to read, [] when there are none at the moment; `give_back` gets
+        those that were written to while they were read."""
+        self._pipeline, self._catalog, self._write = pipeline, catalog, record
         self._take, self._give_back, self._batch, self._now = take, give_back, batch, now
         self._suspects = []  # type: List[Arrival]
         self.spent = Spent(0, 0.0, 0.0, 0.0)
@@ -119,7 +120,7 @@ class Ingest:
     def _record(self, images, refusals):
         """(images added, seconds it took)."""
         begun = time.perf_counter()
-        added = self._placing.record(images, refusals)
+        added = self._write(images, refusals)
         for refusal in refusals:
             log.warning("FileRefused: %s: %s (%s)", refusal.path, refusal.reason, refusal.code)
         return added, time.perf_counter() - begun

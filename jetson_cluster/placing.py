@@ -82,15 +82,14 @@ class Placing:
 
     def _admit(self, embeddings: np.ndarray) -> bool:
         """Let the groups take note of embeddings; False if all images must now be placed anew."""
-        before = self._groups
-        self._groups = provisional.admit(before, embeddings)
-        if self._groups.reach != before.reach:
-            self._catalog.save_groups(self._groups, unchanged=0)
+        before, groups = self._groups, provisional.admit(self._groups, embeddings)
+        grown = groups.reach != before.reach
+        if grown or len(groups.leaders) != len(before.leaders):
+            self._catalog.save_groups(groups, unchanged=0 if grown else len(before.leaders))
+        self._groups = groups
+        if grown:
             self.use(None)
-            return False
-        if len(self._groups.leaders) != len(before.leaders):
-            self._catalog.save_groups(self._groups, unchanged=len(before.leaders))
-        return True
+        return not grown
 
     def _place(self, embeddings: np.ndarray) -> Placement:
         if self._codebook is None:

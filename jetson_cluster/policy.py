@@ -10,6 +10,7 @@ from typing import Any, Dict, NamedTuple
 import numpy as np
 
 from jetson_cluster.checking import Checker
+from jetson_cluster.errors import UserError
 
 WEIGHT_MOST = 1000.0
 
@@ -35,8 +36,12 @@ EMPTY = Policy({}, {})
 
 def load(path: str) -> Policy:
     """Read and check a policy; a file that is not there is an empty policy. Raises UserError."""
-    if not os.path.exists(path):
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
         return EMPTY
+    except OSError as error:
+        raise UserError("policy %s: cannot be read: %s" % (path, error.strerror or error))
     checker = Checker("policy", path)
     content = checker.read()
     top = checker.mapping({} if content is None else content, "", ("clusters",))

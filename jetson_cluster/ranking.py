@@ -20,7 +20,10 @@ from jetson_cluster.codebook import NEIGHBOURS, Assessment
 NOVELTY_SHARE = 0.6
 REPRESENTATIVE_SHARE = 0.4
 LOG_DISCOUNT = math.log(0.3)  # what one image of just this kind ahead takes off the log of the score
-FLOOR = 1e-9  # a cluster of weight 0 goes last; its logarithm must still be a number
+FLOOR = 1e-9  # interest may be 0; its logarithm must still be a number
+# The logarithm that stands for weight 0: below what any number of images of its kind ahead, 1.2 each,
+# can take off another's score.
+LAST = -1e6
 FAR_EVERY = 10  # one place in ten belongs to images beyond r95: discoveries seen, junk no flood
 POOL_TARGET = 8192  # candidates held over all clusters: 200 rows are ordered in tens of milliseconds
 POOL_LEAST = 16
@@ -62,6 +65,8 @@ def candidates_of(images: List[int], placement: Placement, rows: List[int]) -> n
                          ("soft_weight", found.soft_weight)):
         made[name] = values[rows]
     made["image"] = images
+    # As the catalog will give them back: a restart must not change the order.
+    made["soft_weight"] = made["soft_weight"].astype(np.float16)
     return made
 
 
@@ -74,7 +79,9 @@ def order(candidates: np.ndarray, weights: np.ndarray, rows: int) -> List[Ranked
     """
     pool = candidates[np.unique(candidates["image"], return_index=True)[1]]
     members = _members(pool, len(weights))
-    log_base = np.log(np.maximum(weights[pool["cluster"]] * pool["interest"], FLOOR))
+    log_weights = np.log(weights, out=np.full(len(weights), LAST), where=weights > 0)
+    log_base = (log_weights[pool["cluster"]]
+                + np.log(np.maximum(pool["interest"].astype(np.float64), FLOOR)))
     kin = np.zeros(len(pool))
     score = log_base.copy()  # -inf once chosen
     far = deque(place for place in np.lexsort((pool["image"], pool["ratio"])) if pool["far"][place])

@@ -120,7 +120,7 @@ def load_model(onnx_path: str, recipe_path: Optional[str] = None,
     made = recipe.built.output if recipe.built else "embedding"
     if recipe.built and recipe.built.onnx_sha256 != onnx_sha256:
         raise UserError(
-            "model {}: it is not the file that {} describes (sha256 {}… there, {}… here); export "
+            "model {}: it is not the file that {} describes (sha256 {}.. there, {}.. here); export "
             "it again".format(onnx_path, recipe.path, recipe.built.onnx_sha256[:12],
                               onnx_sha256[:12]))
     if made != output:

@@ -66,14 +66,28 @@ def unpack_soft(packed: bytes) -> Tuple[np.ndarray, np.ndarray]:
 
 
 def path_in(path: str):
-    """A path as SQLite keeps it: text, or bytes where the name is not UTF-8."""
+    """A path as SQLite keeps it: text, or bytes where the name is not UTF-8.
+
+    Decided by the bytes on disk: Python 3.6 reads names as ASCII where systemd sets no locale, and
+    the same file must be the same path in an operator's UTF-8 shell.
+    """
+    name = os.fsencode(path)
     try:
-        path.encode("utf-8")
-        return path
-    except UnicodeEncodeError:
-        return os.fsencode(path)
+        return name.decode("utf-8")
+    except UnicodeDecodeError:
+        return name
 
 
 def path_out(stored) -> str:
     """The inverse of path_in."""
-    return stored if isinstance(stored, str) else os.fsdecode(stored)
+    return os.fsdecode(stored.encode("utf-8") if isinstance(stored, str) else stored)
+
+
+def mtime_in(mtime_ns: int) -> int:
+    """An mtime as SQLite keeps it, in signed 64 bits: files dated after the year 2262 wrap around."""
+    return (mtime_ns + 2 ** 63) % 2 ** 64 - 2 ** 63
+
+
+def text_in(text: str) -> str:
+    """Text as SQLite can keep it; what stands for bytes that are not UTF-8 becomes \\udcNN."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

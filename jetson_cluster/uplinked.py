@@ -29,7 +29,11 @@ class Uplinked:
             return
         if not os.path.exists(self._kept_path):
             raise UserError(self.error)
-        self.value = self._read(self._kept_path)
+        try:
+            self.value = self._read(self._kept_path)
+        except UserError:
+            # Of the two it is the file itself that has to be mended.
+            raise UserError(self.error)
         log.warning("%sRefused: going on with the last good one, %s",
                     self.kind.capitalize(), self._kept_path)
 
@@ -58,14 +62,18 @@ class Uplinked:
             os.makedirs(os.path.dirname(self._kept_path), exist_ok=True)
             with open(self.path, "rb") as stream:
                 content = stream.read()
-            write_atomically(self._kept_path, content)
+            if _signature(self.path) == self._seen:  # else it is not what was found to be good
+                write_atomically(self._kept_path, content)
         except OSError as error:
             log.warning("CopyNotKept: %s: %s", self._kept_path, error)
 
 
 def _signature(path: str) -> Optional[tuple]:
+    """What changes when the file does; None if it is not there."""
     try:
         found = os.stat(path)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        return (error.errno,)  # reading it will say what is wrong
     return found.st_size, found.st_mtime_ns, found.st_ino

@@ -905,7 +905,7 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(max_examples=40, stateful_step_count=30, deadline=None,
+TestAnyOrder.settings = settings(max_examples=15, stateful_step_count=40, deadline=None,
                                  suppress_health_check=list(HealthCheck))
 
 

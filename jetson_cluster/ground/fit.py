@@ -14,8 +14,11 @@ import time
 from collections import deque
 from typing import Dict, List, NamedTuple, Sequence
 
+import numpy as np
+
 from jetson_cluster import codebook, frame, recipe
 from jetson_cluster.catalog import Catalog
+from jetson_cluster.codebook import Assessment
 from jetson_cluster.config import DEFAULTS, EMBEDDERS
 from jetson_cluster.daemon import lock_folder, utc_now
 from jetson_cluster.embedder import open_embedder
@@ -24,7 +27,7 @@ from jetson_cluster.ground.clustering import fit_codebook
 from jetson_cluster.inbox import Arrival
 from jetson_cluster.ingest import Ingest
 from jetson_cluster.pipeline import Pipeline
-from jetson_cluster.placing import Placing
+from jetson_cluster.ranking import Placement
 from jetson_cluster.walker import Walker, look
 
 log = logging.getLogger(__name__)
@@ -130,16 +133,25 @@ def embed_archive(catalog: Catalog, model: recipe.Model, arrivals: Sequence[Arri
                   frame.Limits(limits["max_file_bytes"], limits["max_pixels"],
                                limits["sixteen_bit_white"]), utc_now) as pipeline:
         print("embedding %d files with %s" % (len(left), pipeline.embedder.description))
-        placing = Placing(catalog, queue_rows=1)
-        placing.use(None)
         ingest = Ingest(
-            pipeline, catalog, placing,
+            pipeline, catalog, lambda images, refusals: len(catalog.record(
+                images, nowhere(len(images)), refusals)),
             lambda limit: [left.popleft() for _ in range(min(limit, len(left)))],
             lambda arrival: left.append(seen(arrival.path)),
             batch or model.recipe.max_batch, utc_now)
         progress = Progress(len(left))
         while left or ingest.busy:
             progress.add(ingest.step().files)
+
+
+def nowhere(count: int) -> Placement:
+    """The placement of images of which only the embedding is wanted."""
+    zeros = np.zeros(count, np.float32)
+    return Placement(Assessment(
+        cluster=np.zeros(count, np.int32), distance=zeros, second_distance=zeros, ratio=zeros,
+        far=np.zeros(count, bool), novelty=zeros, representative=zeros,
+        soft_index=np.zeros((count, codebook.NEIGHBOURS), np.int32),
+        soft_weight=np.zeros((count, codebook.NEIGHBOURS), np.float32)), interest=zeros)
 
 
 class Progress:

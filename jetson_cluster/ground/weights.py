@@ -127,7 +127,8 @@ def _read_keras(path: Path) -> Dict[str, np.ndarray]:
     try:
         with h5py.File(path, "r") as file:
             root = file["model_weights"] if "model_weights" in file else file
-            if "layer_names" not in root.attrs:
+            layers = _attribute(root, "layer_names")
+            if not layers:
                 raise UserError(f"weights {path}: HDF5, but not Keras's layout of weights (no "
                                 "attribute 'layer_names'); Keras 3 writes it with model.save"
                                 "('model.h5')")

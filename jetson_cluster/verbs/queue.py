@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import shutil
+import sys
 
 from jetson_cluster.downlink import read_queue
 from jetson_cluster.verbs import add_config_arguments, config_of
@@ -23,14 +24,14 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([row._asdict() for row in shown], indent=1))
         return 0
-    width = shutil.get_terminal_size((120, 24)).columns
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     print("%4s  %-8s %-26s %9s %10s  %s" % (
         "rank", "score", "image", "size", "sum", "why"))
     for row in shown:
         line = "%4d  %-8s %-26s %9s %10s  %s" % (
             row.rank, row.score, _shortened(os.path.basename(row.path), 26), in_units(row.bytes),
             in_units(row.cumulative_bytes), row.reason)
-        print(line[:max(width, 60)])
+        print(line[:width])
     print("%d of %d rows of %s" % (len(shown), len(rows), config.queue.path))
     return 0
 

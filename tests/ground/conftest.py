@@ -1,6 +1,7 @@
 """What the ground tests share: weights fetched once into a cache, networks exported once, images.
 
-Weights are kept under $JETSON_CLUSTER_CACHE, by default `.cache` in the checkout, which git ignores.
+Weights are kept under $JETSON_CLUSTER_CACHE, by default `.cache` in the checkout, which git
+ignores.
 """
 
 import importlib.util

@@ -1,4 +1,4 @@
-"""The verb `export`: what it writes, that it writes all or nothing, and what it says when it cannot."""
+"""The verb `export`: what it writes, all or nothing, and what it says when it cannot."""
 
 import argparse
 
@@ -81,7 +81,8 @@ def test_a_model_can_be_exported_anew_from_the_recipe_beside_it(lite0, tmp_path)
 
 @pytest.mark.parametrize("layer", inception_v3.LAYERS)
 def test_every_layer_of_inception_v3_has_its_width(nsfwjs_weights, layer):
-    graph = inception_v3.build(nsfwjs_weights, layer, False, 299, 299, Scaling((1.,) * 3, (1.,) * 3))
+    graph = inception_v3.build(nsfwjs_weights, layer, False, 299, 299,
+                               Scaling((127.5,) * 3, (127.5,) * 3))
     assert_contract(graph, [INCEPTION_CHANNELS[layer]])
 
 
@@ -208,7 +209,7 @@ def test_unequal_means_are_refused_where_the_border_would_not_be_exact(lite0, en
 FOREIGN = """
 name: mean_colour
 network: other
-input: {width: 8, height: 8}
+input: {width: 16, height: 16}
 scaling: in_graph
 layer: colour
 dimension: 3
@@ -221,14 +222,14 @@ def test_a_network_made_elsewhere_needs_only_a_recipe(tmp_path, run_onnx):
         [helper.make_node("Mul", ["image", "half"], ["scaled"]),
          helper.make_node("GlobalAveragePool", ["scaled"], ["pooled"]),
          helper.make_node("Flatten", ["pooled"], ["embedding"])], "mean_colour",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, 8, 8])],
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, 16, 16])],
         [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", 3])], [half])
     onnx.save(helper.make_model(graph, ir_version=7,
                                 opset_imports=[helper.make_opsetid("", 13)]), tmp_path / "c.onnx")
     (tmp_path / "c.yaml").write_text(FOREIGN)
     model = recipes.load_model(tmp_path / "c.onnx", tmp_path / "c.yaml")
     assert model.space.startswith("mean_colour/colour@")
-    found = run_onnx(model.onnx_path, np.full((2, 8, 8, 3), 100, np.uint8))
+    found = run_onnx(model.onnx_path, np.full((2, 16, 16, 3), 100, np.uint8))
     np.testing.assert_allclose(found, 50)
 
 

@@ -35,7 +35,8 @@ VALUES = st.recursive(
     max_leaves=20)
 
 
-@given(st.dictionaries(KEYS, VALUES, max_size=5) | st.lists(VALUES, max_size=5), st.text(max_size=9))
+@given(st.dictionaries(KEYS, VALUES, max_size=5) | st.lists(VALUES, max_size=5),
+       st.text(max_size=9))
 def test_what_a_minifier_wrote_is_read_back(value, rest):
     assert json.loads(tfjs.literal_to_json(minified(value) + rest)) == value
 
@@ -46,8 +47,8 @@ def test_json_is_read_as_itself(value):
 
 
 @pytest.mark.parametrize("source", [
-    "{a:alert(1)}", "{a:b}", "{a:1+1}", "{a:`x`}", "{a:function(){}}", "{a:NaN}", "{a:!2}", "{a:/x/}",
-    "{a:[1,2}", "{a:1", "", "7", "'text'", "(1)", "{a:'open}", "//comment\n{}"])
+    "{a:alert(1)}", "{a:b}", "{a:1+1}", "{a:`x`}", "{a:function(){}}", "{a:NaN}", "{a:!2}",
+    "{a:/x/}", "{a:[1,2}", "{a:1", "", "7", "'text'", "(1)", "{a:'open}", "//comment\n{}"])
 def test_what_would_have_to_be_run_is_refused(source):
     with pytest.raises(ValueError):
         json.loads(tfjs.literal_to_json(source))
@@ -81,12 +82,14 @@ def write_model(folder, weights, kind="float32", form="json", shards=2, order=No
     for name in sorted(weights):
         piece, part = stored(weights[name], kind)
         data += piece
-        entries.append({"name": name, "shape": list(weights[name].shape), "dtype": "float32", **part})
+        entries.append(
+            {"name": name, "shape": list(weights[name].shape), "dtype": "float32", **part})
     names = order or list(dict.fromkeys(name.split("/")[0] for name in weights))
     paths = [f"group1-shard{n}of{shards}" + (".bin" if form == "json" else "")
              for n in range(1, shards + 1)]
     layers = [{"class_name": "Conv2D", "config": {"name": name}} for name in names]
-    model = {"modelTopology": {"model_config": {"class_name": "Model", "config": {"layers": layers}}},
+    topology = {"model_config": {"class_name": "Model", "config": {"layers": layers}}}
+    model = {"modelTopology": topology,
              "weightsManifest": [{"paths": paths, "weights": entries}], **changes}
     folder.mkdir(exist_ok=True)
     size = -(-len(data) // shards)
@@ -136,7 +139,8 @@ def test_any_values_survive_quantisation(tmp_path_factory, values, kind, shards)
 
 def test_layers_come_in_the_models_order_not_the_alphabets(tmp_path):
     folder = write_model(tmp_path / "m", some_weights(), order=["conv_b", "empty", "conv_a"])
-    assert [name.split("/")[0] for name in tfjs.read_folder(folder)] == ["conv_b", "conv_a", "conv_a"]
+    layers = [name.split("/")[0] for name in tfjs.read_folder(folder)]
+    assert layers == ["conv_b", "conv_a", "conv_a"]
 
 
 def test_the_npm_package_is_read(nsfwjs_weights):
