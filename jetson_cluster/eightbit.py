@@ -112,10 +112,12 @@ def _from_deep_colour(image: Image.Image, low: Image.Image, rawmode: str,
     match = re.match(r"(RGBA?;16)([LBN])$", rawmode)
     if match is None or len(low.tile) != 1:
         raise Unsupported("16-bit {} with a white of {}".format(image.mode, white))
-    codec, extents, offset, arguments = low.tile[0]
+    tile = low.tile[0]
     swapped = match.group(1) + _SWAPPED[match.group(2)]
-    low.tile = [(codec, extents, offset,
-                 (swapped,) + arguments[1:] if isinstance(arguments, tuple) else swapped)]
+    arguments = (swapped,) + tile[3][1:] if isinstance(tile[3], tuple) else swapped
+    # A plain tuple up to Pillow 10, a named one since.
+    low.tile = [tile._replace(args=arguments) if hasattr(tile, "_replace")
+                else tile[:3] + (arguments,)]
     image.load()
     low.load()
     high_bytes, low_bytes = np.asarray(image), np.asarray(low)

@@ -1,7 +1,7 @@
 """One file to pixels, or a refusal that says why.
 
-In: a path and the network's input size. Out: a `Frame`: the pixels, and what the catalog keeps about
-the file. Whatever the file is, this either gives a frame or raises `Refused`, in bounded memory.
+In: a path and the network's input size. Out: a `Frame`: the pixels, and what the catalog keeps
+about the file. Whatever the file is, this gives a frame or raises `Refused`, in bounded memory.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import os
 import re
 import stat
 import struct
-from typing import Dict, Iterator, NamedTuple, Optional, Tuple
+from typing import Dict, Iterator, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 from PIL import Image
@@ -63,14 +63,14 @@ RESAMPLES: Dict[str, int] = {
     "hamming": Image.HAMMING, "bicubic": Image.BICUBIC, "lanczos": Image.LANCZOS}
 
 # JPEGs are decoded at 1/2, 1/4 or 1/8 where that leaves at least this many times the wanted size.
-# Measured on drawn and real images: 2 changes the embedding by at most 0.0006 in cosine, 1 by 0.009.
-# Pillow's reducing_gap does not pay: 2 changes it by up to 0.0012, and 3 saves next to nothing.
+# Measured on drawn and real images, cosine between embeddings: a margin of 2 costs at most 0.0006,
+# one of 1 up to 0.009. Pillow's reducing_gap does not pay: 2 costs up to 0.0012, 3 saves nothing.
 DRAFT_MARGIN = 2
 
 
 class Limits(NamedTuple):
-    """What a file may be. `sixteen_bit_white` is the number that is white in 16-bit images: 4095 for
-    a camera that writes 12-bit numbers into 16."""
+    """What a file may be. `sixteen_bit_white` is the number that is white in 16-bit images: 4095
+    for a camera that writes 12-bit numbers into 16."""
 
     max_bytes: int = 64 * 1024 * 1024
     max_pixels: int = 50 * 1000 * 1000
@@ -181,8 +181,8 @@ def _sniff(content: bytes) -> str:
 
 @contextlib.contextmanager
 def _decoders_errors(image_format: str) -> Iterator[None]:
-    """Decoders fail in every way there is (struct.error, KeyError, RecursionError, ...); the file is
-    the cause each time, so all of it is a refusal."""
+    """Decoders fail in every way there is (struct.error, KeyError, RecursionError, ...); the file
+    is the cause each time, so all of it is a refusal."""
     try:
         yield
     except Refused:
@@ -222,22 +222,21 @@ def _decode(content: bytes, image_format: str, wanted: Tuple[int, int], limits: 
     image = reopen()
     size = image.size
     _check_pixels(size, limits.max_pixels)
-    turn, taken = 1, None
+    exif, box = {}, None
     if image_format != "PNG":  # whose EXIF may come after the pixels
-        turn, taken = _exif(image)
-    box = None
+        exif = _exif(image)
     if image_format == "JPEG":
-        box = _draft(image, wanted[::-1] if turn > 4 else wanted)
+        box = _draft(image, wanted[::-1] if _turn(exif) > 4 else wanted)
     pixels = to_eight_bits(image, reopen, limits.sixteen_bit_white)
     if image_format == "PNG":
-        turn, taken = _exif(image)
-    if image_format == "TIFF" and _EXIF_ORIENTATION not in image.getexif():
-        turn = 1  # newer Pillow turns TIFFs itself, and says so by dropping the tag
-    target = wanted[::-1] if turn > 4 else wanted
-    pixels = pixels.resize(target, resample, box)
+        exif = _exif(image)
+    turn = _turn(exif)
+    if image_format == "TIFF":
+        turn, size = 1, image.size  # these alone Pillow turns itself, while it loads them
+    pixels = pixels.resize(wanted[::-1] if turn > 4 else wanted, resample, box)
     if turn in _TURNS:
         pixels = pixels.transpose(_TURNS[turn])
-    return _on_black(pixels), size[::-1] if turn > 4 else size, taken
+    return _on_black(pixels), size[::-1] if turn > 4 else size, _taken(exif)
 
 
 def _check_pixels(size: Tuple[int, int], max_pixels: int) -> None:
@@ -279,21 +278,29 @@ def _on_black(image: Image.Image) -> Image.Image:
 # ---- what the file says about itself -----------------------------------------------------------
 
 
-def _exif(image: Image.Image) -> Tuple[int, Optional[str]]:
-    """(orientation 1..8, when it was taken as ISO 8601 UTC). Broken EXIF counts as none."""
+def _exif(image: Image.Image) -> Mapping:
+    """The EXIF tags. What is broken in them counts as absent."""
     try:
         exif = image.getexif()
-        details = exif.get_ifd(_EXIF_FOLDER)
-        turn = exif.get(_EXIF_ORIENTATION, 1)
-        offset = details.get(_EXIF_TAKEN_OFFSET) or details.get(_EXIF_OFFSET)
-        return turn if turn in _TURNS else 1, _taken(details.get(_EXIF_TAKEN), offset)
+        exif.get(_EXIF_ORIENTATION)
+        exif.get_ifd(_EXIF_FOLDER)
+        return exif
     except Exception:  # any, as in _decoders_errors; but the pixels may well be sound
         log.debug("EXIF is not readable", exc_info=True)
-        return 1, None
+        return {}
 
 
-def _taken(text: object, offset: object) -> Optional[str]:
+def _turn(exif: Mapping) -> int:
+    """EXIF's orientation; 1, upright, if it is none of 1..8."""
+    turn = exif.get(_EXIF_ORIENTATION)
+    return turn if isinstance(turn, int) and turn in _TURNS else 1
+
+
+def _taken(exif: Mapping) -> Optional[str]:
     """EXIF's "2026:11:22 06:40:00" and "+02:00" as ISO 8601 UTC; without an offset it is UTC."""
+    details = exif.get_ifd(_EXIF_FOLDER) if exif else {}
+    text = details.get(_EXIF_TAKEN)
+    offset = details.get(_EXIF_TAKEN_OFFSET) or details.get(_EXIF_OFFSET)
     try:
         moment = datetime.datetime.strptime(str(text).strip(" \0"), "%Y:%m:%d %H:%M:%S")
         match = re.match(r"([+-])(\d\d):(\d\d)$", str(offset).strip(" \0"))

@@ -27,6 +27,7 @@ _TOKEN = re.compile(
       | (?P<boolean>![01])
       | (?P<word>[A-Za-z_$][\w$]*)
       | (?P<mark>[{}\[\]:,])""", re.VERBOSE | re.DOTALL)
+_COLON = re.compile(r"\s*:")
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "0": "\0", "\n": ""}
 _WORDS = {"true": "true", "false": "false", "null": "null"}
@@ -78,7 +79,7 @@ def literal_to_json(source: str) -> str:
             pieces.append(text)
             if depth == 0:
                 return "".join(pieces)
-        elif kind == "word" and re.compile(r"\s*:").match(source, position):
+        elif kind == "word" and _COLON.match(source, position):
             pieces.append(json.dumps(text))
         elif kind == "word":
             if text not in _WORDS:

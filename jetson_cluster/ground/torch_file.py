@@ -11,6 +11,7 @@ import math
 import pickle
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import BinaryIO, Callable, Dict, List, NamedTuple, Tuple
 
@@ -64,14 +65,18 @@ def read(path: Path) -> Dict[str, np.ndarray]:
             return _arrays(content, storages, path)
     except (pickle.UnpicklingError, EOFError, zipfile.BadZipFile, KeyError, IndexError, TypeError,
             ValueError, AttributeError, ImportError, struct.error, OverflowError,
-            NotImplementedError, RuntimeError, MemoryError) as error:
+            NotImplementedError, RuntimeError, MemoryError, zlib.error) as error:
         # What a damaged pickle or zip raises is not one class; each means the file is unusable.
         detail = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"weights {path}: not a whole torch state dict: {detail}") from error
 
 
-class _Unpickler(pickle.Unpickler):
-    """Unpickles the names a state dict needs and no others."""
+class _Unpickler(pickle._Unpickler):
+    """Unpickles the names a state dict needs and no others.
+
+    The Python form of the standard library's unpickler: the C form sets aside as much memory as a
+    damaged or hostile file asks for (its memo is an array that grows to any index).
+    """
 
     def __init__(self, stream: BinaryIO, path: Path) -> None:
         super().__init__(stream, encoding="utf-8")

@@ -8,6 +8,8 @@ import zipfile
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jetson_cluster.errors import UserError
 from jetson_cluster.ground import torch_file
@@ -150,6 +152,23 @@ def test_a_truncated_zip_is_refused(torch, tmp_path, keep):
     torch.save({"w": torch.ones(1000)}, path)
     path.write_bytes(path.read_bytes()[:int(path.stat().st_size * keep)])
     refusal(path)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), older=st.booleans())
+def test_damaged_bytes_do_no_worse_than_be_refused(torch, tmp_path_factory, data, older):
+    path = tmp_path_factory.mktemp("damaged") / "w.pth"
+    torch.save(collections.OrderedDict(a=torch.ones(3, 2), b=torch.arange(4).half()), path,
+               _use_new_zipfile_serialization=not older)
+    content = bytearray(path.read_bytes())
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=4)):
+        content[place] = data.draw(st.integers(0, 255))
+    path.write_bytes(bytes(content))
+    try:
+        for array in torch_file.read(path).values():
+            assert isinstance(array, np.ndarray)
+    except UserError as error:
+        assert str(path) in str(error) and "\n" not in str(error)
 
 
 @pytest.mark.parametrize("content", [

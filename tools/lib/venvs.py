@@ -240,11 +240,11 @@ def ground_python(pythons):
     # type: (Dict[Version, Python]) -> Python
     """The Python for ground work: 3.11, for which every library has wheels, else the nearest one.
 
-    Newer ones come before older ones. Raises SetupError where there is none from 3.9 on.
+    Newer ones come before older ones. Raises SetupError where there is none from 3.10 on.
     """
-    fit = [version for version in pythons if version >= (3, 9)]
+    fit = [version for version in pythons if version >= (3, 10)]
     if not fit:
-        raise SetupError("no Python 3.9 or newer here; as root: apt-get install python3")
+        raise SetupError("no Python 3.10 or newer here; as root: apt-get install python3")
     able = [version for version in fit if pythons[version].has_venv] or fit
     return pythons[min(able, key=lambda version: (abs(version[1] - 11), -version[1]))]
 

@@ -1,0 +1,316 @@
+"""What the catalog promises: each content once, counts that are true, nothing half done, nothing lost."""
+
+import ast
+import hashlib
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jetson_cluster import catalog as catalogs
+from jetson_cluster import ranking
+from jetson_cluster.catalog import Catalog
+from jetson_cluster.codebook import NEIGHBOURS, Assessment
+from jetson_cluster.errors import UserError, WorldError
+from jetson_cluster.inbox import Arrival
+from jetson_cluster.ranking import Placement
+from jetson_cluster.records import MISSING, QUEUED, Image, Refusal
+
+SPACE = "net/layer@0123456789abcdef"
+NOT_UTF8 = os.fsdecode(b"/inbox/caf\xe9.png")
+
+
+def arrival(path, content=1, mtime_ns=1):
+    return Arrival(path, 100 + content, mtime_ns, 1)
+
+
+def image(path, content, dimension=8, **more):
+    """Content number `content` at a path."""
+    random = np.random.RandomState(content)
+    return Image(arrival(path, content, **more), hashlib.sha256(b"%d" % content).hexdigest(), 64, 48,
+                 "2026-01-01T00:00:00Z", random.normal(size=dimension).astype(np.float32))
+
+
+def placement(images, clusters=3, seed=0):
+    """Some placement of a batch; what ranking makes of it is not the catalog's business."""
+    random = np.random.RandomState(seed)
+    count = len(images)
+    cluster = random.randint(0, clusters, count).astype(np.int32)
+    numbers = random.uniform(size=(6, count)).astype(np.float32)
+    soft_weight = np.sort(random.uniform(size=(count, NEIGHBOURS)).astype(np.float32))[:, ::-1]
+    return Placement(
+        Assessment(cluster, numbers[0], numbers[1], numbers[2], numbers[2] > 0.8, numbers[3],
+                   numbers[4], np.repeat(cluster[:, None], NEIGHBOURS, axis=1), soft_weight),
+        interest=numbers[5])
+
+
+def record(catalog, images, refusals=(), **more):
+    return catalog.record(images, placement(images, **more), list(refusals))
+
+
+def refusal(path, reason="cut short"):
+    return Refusal(path, 7, 1, "damaged", reason, "2026-01-01T00:00:00Z")
+
+
+def assert_true_to_itself(path):
+    """Everything the catalog says of itself, counted again by SQL from the file."""
+    db = sqlite3.connect(path)
+    try:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        one = lambda sql: db.execute(sql).fetchone()[0]  # noqa: E731
+        images = one("SELECT COUNT(*) FROM images")
+        assert one("SELECT COUNT(DISTINCT sha256) FROM images") == images
+        assert one("SELECT COUNT(*) FROM embeddings JOIN images ON id = image") == images
+        assert one("SELECT COUNT(*) FROM embeddings") == images
+        assert one("SELECT COUNT(*) FROM files WHERE image NOT IN (SELECT id FROM images)") == 0
+        assert one("SELECT COUNT(*) FROM images WHERE state = 'queued' AND NOT EXISTS "
+                   "(SELECT 1 FROM files WHERE image = id AND files.path = images.path)") == 0
+        assert one("SELECT COUNT(*) FROM files JOIN refusals USING (path)") == 0
+        counts = {QUEUED: one("SELECT COUNT(*) FROM images WHERE state = 'queued'"),
+                  MISSING: one("SELECT COUNT(*) FROM images WHERE state = 'missing'"),
+                  "refused": one("SELECT COUNT(*) FROM refusals")}
+        assert sum(counts.values()) == images + counts["refused"]
+        return counts, one("SELECT COALESCE(SUM(bytes), 0) FROM images WHERE state = 'queued'")
+    finally:
+        db.close()
+
+
+def assert_counts_hold(catalog):
+    counts, queued_bytes = assert_true_to_itself(catalog.path)
+    assert (catalog.counts, catalog.queued_bytes) == (counts, queued_bytes)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "catalog.sqlite")
+
+
+@pytest.fixture
+def catalog(path):
+    with Catalog(path, SPACE) as opened:
+        yield opened
+
+
+def test_one_content_under_two_paths_is_one_image(catalog):
+    added = record(catalog, [image("/inbox/a.png", 1), image("/inbox/b.png", 1),
+                             image("/inbox/c.png", 2)])
+    assert [row for _, row in added] == [0, 2]
+    assert catalog.counts == {QUEUED: 2, MISSING: 0, "refused": 0}
+    assert len(set(catalog.images_at(["/inbox/a.png", "/inbox/b.png"]).values())) == 1
+    assert catalog.known([arrival("/inbox/a.png"), arrival("/inbox/b.png")]) == {
+        "/inbox/a.png", "/inbox/b.png"}
+    assert_counts_hold(catalog)
+
+
+def test_an_image_whose_path_was_overwritten_goes_by_its_other_path(catalog):
+    (number, _), = record(catalog, [image("/inbox/a.png", 1), image("/inbox/b.png", 1)])
+    record(catalog, [image("/inbox/a.png", 2)])
+    assert catalog.rows([number])[number].path == "/inbox/b.png"
+    record(catalog, [], [refusal("/inbox/b.png")])
+    assert catalog.rows([number])[number].state == MISSING
+    assert_counts_hold(catalog)
+
+
+def test_a_file_read_again_after_a_change_is_not_known(catalog):
+    record(catalog, [image("/inbox/a.png", 1, mtime_ns=5)])
+    assert catalog.known([arrival("/inbox/a.png", 1, mtime_ns=5)])
+    assert not catalog.known([arrival("/inbox/a.png", 1, mtime_ns=6)])
+    assert not catalog.known([arrival("/inbox/a.png", 2, mtime_ns=5)])
+
+
+def test_a_refusal_is_known_unless_it_may_pass(catalog):
+    passing = [refusal("/inbox/%s.png" % code)._replace(code=code) for code in catalogs.PASSING]
+    record(catalog, [], passing + [refusal("/inbox/bad.png")])
+    arrivals = [Arrival(held.path, held.bytes, held.mtime_ns, 1)
+                for held in passing + [refusal("/inbox/bad.png")]]
+    assert catalog.known(arrivals) == {"/inbox/bad.png"}
+    assert [held.path for held in catalog.refusals(1)] == ["/inbox/bad.png"]
+
+
+def test_thousands_of_arrivals_can_be_asked_about_at_once(catalog):
+    images = [image("/inbox/%04d.png" % number, number) for number in range(1500)]
+    record(catalog, images)
+    arrivals = [held.arrival for held in images] + [arrival("/inbox/new.png")]
+    assert len(catalog.known(arrivals)) == 1500
+    assert len(catalog.images_at([held.path for held in arrivals])) == 1500
+    numbers = list(catalog.images_at([held.path for held in arrivals]).values())
+    assert len(catalog.rows(numbers)) == 1500
+    catalog.begin_attempts(arrivals)
+    assert len(catalog.attempts(arrivals)) == 1501
+
+
+def test_names_that_are_not_utf8_are_kept_byte_for_byte(catalog):
+    (number, _), = record(catalog, [image(NOT_UTF8, 1)], [refusal(NOT_UTF8 + "2", NOT_UTF8)])
+    assert catalog.rows([number])[number].path == NOT_UTF8
+    assert catalog.known([arrival(NOT_UTF8)]) == {NOT_UTF8}
+    assert catalog.refusals(1)[0].path == NOT_UTF8 + "2"
+    catalog.begin_attempts([arrival(NOT_UTF8)])
+    assert catalog.attempts([arrival(NOT_UTF8)]) == {NOT_UTF8: 1}
+    assert not catalog.mark_missing(number, exists=lambda path: path == NOT_UTF8)
+    assert_counts_hold(catalog)
+
+
+def python(code, *arguments, **environment):
+    """Start a Python of its own with this checkout's modules."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(catalogs.__file__)))
+    return subprocess.Popen(
+        [sys.executable, "-c", code] + list(arguments), stdout=subprocess.PIPE,
+        env=dict(os.environ, PYTHONPATH=root, **environment))
+
+
+def test_a_name_is_the_same_file_under_every_locale(path):
+    """Without a locale, as under systemd, Python 3.6 takes names for ASCII."""
+    done = python(
+        "import os, sys\n"
+        "from jetson_cluster.catalog import Catalog\n"
+        "from jetson_cluster.inbox import Arrival\n"
+        "name = os.fsdecode(b'/inbox/d\\xc3\\xbcne.png')\n"
+        "with Catalog(sys.argv[1], %r) as catalog:\n"
+        "    catalog.begin_attempts([Arrival(name, 1, 1, 1)])\n" % SPACE,
+        path, LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0")
+    done.communicate()
+    assert done.returncode == 0
+    name = os.fsdecode(b"/inbox/d\xc3\xbcne.png")
+    with Catalog(path, SPACE) as catalog:
+        assert catalog.attempts([Arrival(name, 1, 1, 1)]) == {name: 1}
+
+
+@pytest.mark.parametrize("year", [1902, 2038, 2262, 2300, 2446])
+def test_a_file_of_any_date_the_disk_can_hold_is_catalogued(catalog, tmp_path, year):
+    file = tmp_path / "image.png"
+    file.write_bytes(b"x")
+    seconds = int((year - 1970) * 365.2425 * 86400)
+    os.utime(str(file), (seconds, seconds))
+    seen = Arrival(str(file), 1, os.stat(str(file)).st_mtime_ns, 1)
+    catalog.begin_attempts([seen])
+    assert catalog.attempts([seen]) == {str(file): 1}
+    record(catalog, [image(str(file), 1)._replace(arrival=seen)])
+    assert catalog.known([seen]) == {str(file)}
+    assert not catalog.known([seen._replace(mtime_ns=seen.mtime_ns + 2 ** 63)])
+
+
+def test_an_attempt_is_over_once_there_is_a_verdict(catalog):
+    arrivals = [arrival("/inbox/%s.png" % name) for name in ("good", "bad", "left")]
+    catalog.begin_attempts(arrivals)
+    record(catalog, [image("/inbox/good.png", 1)], [refusal("/inbox/bad.png")])
+    assert catalog.attempts(arrivals) == {"/inbox/left.png": 1}
+    catalog.cancel_attempts(arrivals)
+    assert catalog.attempts(arrivals) == {}
+
+
+# ---- which file it opens -------------------------------------------------------------------------
+
+def foreign(path, version):
+    db = sqlite3.connect(path)
+    db.execute("CREATE TABLE notes (text)")
+    db.execute("PRAGMA user_version = %d" % version)
+    db.commit()
+    db.close()
+
+
+@pytest.mark.parametrize("prepare, error, words", [
+    (lambda path: Catalog(path, "other/net@0").close(), UserError, "other/net@0"),
+    (lambda path: foreign(path, 0), UserError, "another program"),
+    (lambda path: foreign(path, catalogs.SCHEMA_VERSION), UserError, "another program"),
+    (lambda path: foreign(path, catalogs.SCHEMA_VERSION + 1), UserError, "format 2"),
+    (lambda path: open(path, "wb").write(b"text, no database" * 100), WorldError, "move it aside"),
+    (os.mkdir, WorldError, "cannot be"),
+], ids=["space", "foreign", "same-number", "newer", "text", "folder"])
+def test_a_file_that_is_no_catalog_of_ours_is_left_alone_with_one_clear_line(
+        path, prepare, error, words):
+    prepare(path)
+    before = open(path, "rb").read() if os.path.isfile(path) else None
+    with pytest.raises(error) as caught:
+        Catalog(path, SPACE)
+    message = str(caught.value)
+    assert message.startswith("catalog %s: " % path) and "\n" not in message and words in message
+    assert before is None or open(path, "rb").read() == before
+
+
+def test_the_folder_must_exist(tmp_path):
+    with pytest.raises(WorldError, match="the folder must exist"):
+        Catalog(str(tmp_path / "absent" / "catalog.sqlite"), SPACE)
+
+
+# What came to SQLite after 3.22, which JetPack 4.6 has.
+TOO_NEW = re.compile(
+    r"ON\s+CONFLICT|RETURNING|\bOVER\s*\(|VACUUM\s+INTO|GENERATED\s+ALWAYS|\bSTRICT\b"
+    r"|NULLS\s+(FIRST|LAST)|MATERIALIZED|FILTER\s*\(|RENAME\s+COLUMN|DROP\s+COLUMN|\bIIF\s*\("
+    r"|->|(RIGHT|FULL)\s+(OUTER\s+)?JOIN|DISTINCT\s+FROM|\bTRUE\b|\bFALSE\b", re.IGNORECASE)
+
+
+def statements(source):
+    """The text constants of a module that are SQL."""
+    for node in ast.walk(ast.parse(source)):
+        text = getattr(node, "value", getattr(node, "s", None))
+        if isinstance(text, str) and re.search(
+                r"\b(SELECT|INSERT|UPDATE|DELETE|CREATE|VACUUM|ALTER)\b", text):
+            yield text
+
+
+def test_no_statement_needs_more_than_sqlite_322():
+    folder, found = os.path.dirname(catalogs.__file__), 0
+    for name in sorted(os.listdir(folder)):
+        if name.endswith(".py"):
+            with open(os.path.join(folder, name), encoding="utf-8") as stream:
+                for statement in statements(stream.read()):
+                    found += 1
+                    assert not TOO_NEW.search(statement), (name, statement)
+    assert found > 20
+    for bad in ("INSERT INTO a VALUES (1) ON CONFLICT (b) DO NOTHING", "SELECT sum(a) OVER ()",
+                "SELECT a FROM b ORDER BY a NULLS FIRST", "DELETE FROM a RETURNING b"):
+        assert [TOO_NEW.search(held) is not None for held in statements("x = %r" % bad)] == [True]
+
+
+# ---- what ranking reads --------------------------------------------------------------------------
+
+def test_what_is_offered_to_the_pool_is_what_the_catalog_gives_back(catalog):
+    images = [image("/inbox/%d.png" % number, number) for number in range(200)]
+    placed = placement(images)
+    added = catalog.record(images, placed, [])
+    offered = ranking.candidates_of([held for held, _ in added], placed, [row for _, row in added])
+    for cluster in range(3):
+        mine = offered[offered["cluster"] == cluster]
+        mine = mine[np.lexsort((mine["image"], -mine["interest"]))]
+        np.testing.assert_array_equal(catalog.candidates(cluster, 1000), mine)
+        np.testing.assert_array_equal(catalog.candidates(cluster, 7), mine[:7])
+    far = offered[offered["far"]]
+    np.testing.assert_array_equal(
+        catalog.far_candidates(5), far[np.lexsort((far["image"], far["ratio"]))][:5])
+    gone = int(far["image"][0])
+    catalog.mark_missing(gone, exists=lambda path: False)
+    assert gone not in catalog.far_candidates(1000)["image"]
+    assert gone not in catalog.candidates(int(far["cluster"][0]), 1000)["image"]
+    assert catalog.take_disturbed() == {int(far["cluster"][0])} and not catalog.take_disturbed()
+
+
+def test_no_question_of_the_loop_reads_the_whole_catalog(catalog):
+    record(catalog, [image("/inbox/a.png", 1)])
+    asked = []
+    catalog._db.set_trace_callback(lambda sql: asked.append(sql))  # 3.6 wants it hashable
+    catalog.candidates(0, 10)
+    catalog.far_candidates(10)
+    catalog.rows([1, 2])
+    catalog.known([arrival("/inbox/a.png")])
+    catalog.mark_missing(1, exists=lambda path: False)
+    catalog.next_unplaced(10)
+    record(catalog, [image("/inbox/b.png", 2)])
+    catalog._db.set_trace_callback(None)
+    asked = [sql for sql in asked if re.match("SELECT|UPDATE|DELETE", sql)]
+    assert len(asked) > 10
+    for sql in asked:
+        plan = " ".join(row[3] for row in catalog._db.execute("EXPLAIN QUERY PLAN " + sql))
+        assert "SCAN" not in plan.replace("SCAN 2 CONSTANT", "") and "TEMP B-TREE" not in plan, sql
+
+
+def test_embeddings_come_back_as_float16_kept_them(catalog):
+    images = [image("/inbox/%d.png" % number, number) for number in range(5)]
+    numbers = [number for number, _ in record(catalog, images)]
+    back = catalog.embeddings_of(numbers[::-1])
+    kept = np.stack([held.embedding for held in images[::-1]]).astype(np.float16)
+    np.testing.assert_array_equal(back, kept.astype(np.float32))
+    assert back.dtype == np.float32 and catalog.next_unplaced(3)[0] == []
