@@ -3,20 +3,17 @@
 In: what ingest learned (an image with its embedding, or a refusal) and where ranking placed it.
 Out: which files are dealt with already, the best candidates of each cluster, rows for the queue.
 An image is its content (SHA-256); a path with size and mtime_ns is only the fast way to skip it.
-
-Written for SQLite 3.22 (no UPSERT, no window functions). WAL with synchronous=FULL: what a
-committed call wrote survives a power cut.
+What a call that returned wrote survives a power cut; what holds the file together is database.py.
 """
 
 import contextlib
 import os
-import re
-import sqlite3
 from typing import Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
-from jetson_cluster.errors import UserError, WorldError
+from jetson_cluster.database import Database, marks_for, parts_of
+from jetson_cluster.frame import PASSING
 from jetson_cluster.inbox import Arrival
 from jetson_cluster.provisional import Groups
 from jetson_cluster.ranking import CANDIDATE, Placement
@@ -24,133 +21,35 @@ from jetson_cluster.records import (
     MISSING, QUEUED, Image, Refusal, Row, mtime_in, pack_soft, path_in, path_out, text_in,
     unpack_soft)
 
-SCHEMA_VERSION = 1
-SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE images (
-    id INTEGER PRIMARY KEY,             -- order of arrival
-    sha256 BLOB NOT NULL UNIQUE,
-    path NOT NULL,                      -- TEXT, or BLOB where the name is not UTF-8
-    bytes INTEGER NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
-    captured_at TEXT NOT NULL,
-    state TEXT NOT NULL,                -- queued or missing
-    cluster INTEGER NOT NULL,           -- of the codebook; without one, the provisional group
-    distance REAL NOT NULL, second_distance REAL NOT NULL, ratio REAL NOT NULL,
-    far INTEGER NOT NULL, novelty REAL NOT NULL, representative REAL NOT NULL,
-    interest REAL NOT NULL,             -- what orders an image within its cluster
-    soft BLOB NOT NULL);                -- soft membership, see pack_soft
-CREATE INDEX images_by_interest ON images (state, cluster, interest DESC, id);
-CREATE INDEX images_far ON images (ratio, id) WHERE far = 1 AND state = 'queued';
-CREATE TABLE groups (               -- while there is no codebook
-    number INTEGER PRIMARY KEY,
-    leader BLOB NOT NULL);              -- float32 [D]
-CREATE TABLE embeddings (
-    image INTEGER PRIMARY KEY,
-    vector BLOB NOT NULL);              -- float16 [D]
-CREATE TABLE files (path PRIMARY KEY, bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
-                    image INTEGER NOT NULL) WITHOUT ROWID;
-CREATE INDEX files_by_image ON files (image);
-CREATE TABLE refusals (id INTEGER PRIMARY KEY, path NOT NULL UNIQUE, bytes INTEGER NOT NULL,
-                       mtime_ns INTEGER NOT NULL, code TEXT NOT NULL, reason TEXT NOT NULL,
-                       refused_at TEXT NOT NULL);
-CREATE TABLE attempts (path PRIMARY KEY, bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
-                       count INTEGER NOT NULL) WITHOUT ROWID;
-"""
-# Refusals that may pass without the file's size or time changing: such a file is tried again.
-PASSING = ("vanished", "unreadable")
-VARIABLES = 500  # SQLite allows 999 in one statement; two lists may stand in one
 
 
-class Catalog:
+class Catalog(Database):
     """One open catalog file; use it from one thread. A context manager."""
 
     def __init__(self, path: str, space: str):
-        """Open or create the catalog of the embedding space `space`.
-
-        Raises UserError if the file belongs to another space or is no catalog, WorldError if it
-        cannot be opened or is damaged.
-        """
-        self.path = path
+        """Open or create the catalog of the embedding space `space`; raises what Database does."""
         self._disturbed = set()  # type: Set[int]
         self._counts, self._refused, self._queued_bytes = {}, 0, 0  # type: Dict[str, int], int, int
-        try:
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
-        except sqlite3.Error as error:
-            raise WorldError("catalog %s: cannot be opened (%s); the folder must exist and be "
-                             "writable" % (path, error))
-        try:
-            self._open(space)
-        except sqlite3.Error as error:
-            self._db.close()
-            raise WorldError("catalog %s: cannot be used (%s); move it aside and the images are "
-                             "catalogued anew" % (path, error))
-        except UserError:
-            self._db.close()
-            raise
+        super().__init__(path, space)
 
-    def _open(self, space: str) -> None:
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, SCHEMA_VERSION):
-            raise UserError("catalog %s: format %d, and this program reads %d; move it aside" % (
-                self.path, version, SCHEMA_VERSION))
-        tables = [row[0] for row in self._db.execute("SELECT name FROM sqlite_master")]
-        if tables and (version == 0 or "images" not in tables):
-            raise UserError("catalog %s: a database of another program; set state_dir to a new "
-                            "folder, or move the file aside" % self.path)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        # 2 MB of page cache: the daemon shares 4 GB with a GPU.
-        self._db.execute("PRAGMA cache_size = -2048")
-        if version == 0:
-            with self._transaction():
-                # executescript() would commit before it begins.
-                for statement in filter(str.strip, re.sub("--.*", "", SCHEMA).split(";")):
-                    self._db.execute(statement)
-                self._set_meta("space", space)
-                self._db.execute("PRAGMA user_version = %d" % SCHEMA_VERSION)
-        held = self.meta("space")
-        if held != space:
-            raise UserError(
-                "catalog %s: holds embeddings of %s, but the model here gives %s; set state_dir to "
-                "a new folder, or move the catalog aside" % (self.path, held, space))
+    def _opened(self) -> None:
         self._counts = dict(self._db.execute("SELECT state, COUNT(*) FROM images GROUP BY state"))
         self._refused = self._db.execute("SELECT COUNT(*) FROM refusals").fetchone()[0]
         self._queued_bytes = self._db.execute(
             "SELECT COALESCE(SUM(bytes), 0) FROM images WHERE state = ?", (QUEUED,)).fetchone()[0]
 
-    def __enter__(self) -> "Catalog":
-        return self
-
-    def __exit__(self, *_exception) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._db.close()
-
     @contextlib.contextmanager
     def _transaction(self):
         """All that is done within, counts included, or nothing of it."""
-        self._db.execute("BEGIN IMMEDIATE")
         before = dict(self._counts), self._refused, self._queued_bytes
         try:
-            yield
-            self._db.execute("COMMIT")
+            with super()._transaction():
+                yield
         except BaseException:
             self._counts, self._refused, self._queued_bytes = before
-            # A full disk makes SQLite roll back by itself; a second ROLLBACK would hide the cause.
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
             raise
 
     # ---- small facts -------------------------------------------------------------------------
-
-    def meta(self, key: str):
-        """The value kept under `key`, or None."""
-        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return row[0] if row else None
-
-    def _set_meta(self, key: str, value) -> None:
-        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     @property
     def counts(self) -> Dict[str, int]:
@@ -177,15 +76,15 @@ class Catalog:
         An image that was missing and is back at its path is queued again.
         """
         found = set()
-        for part in _parts(arrivals):
+        for part in parts_of(arrivals):
             paths = {arrival.path: arrival for arrival in part}
-            marks = _marks(paths)
+            marks = marks_for(paths)
             stored = [path_in(path) for path in paths]
             rows = self._db.execute(
                 "SELECT path, bytes, mtime_ns, image FROM files WHERE path IN (%s) UNION ALL "
                 "SELECT path, bytes, mtime_ns, NULL FROM refusals WHERE path IN (%s) "
-                "AND code NOT IN (%s)" % (marks, marks, _marks(PASSING)),
-                stored * 2 + list(PASSING)).fetchall()
+                "AND code NOT IN (%s)" % (marks, marks, marks_for(PASSING)),
+                stored * 2 + sorted(PASSING)).fetchall()
             images = {}
             for stored_path, size, mtime_ns, image in rows:
                 path = path_out(stored_path)
@@ -200,7 +99,7 @@ class Catalog:
         if not self._counts.get(MISSING) or not images:
             return
         missing = [row[0] for row in self._db.execute(
-            "SELECT id FROM images WHERE state = ? AND id IN (%s)" % _marks(images),
+            "SELECT id FROM images WHERE state = ? AND id IN (%s)" % marks_for(images),
             [MISSING] + list(images))]
         if missing:
             with self._transaction():
@@ -210,19 +109,19 @@ class Catalog:
     def images_at(self, paths: Sequence[str]) -> Dict[str, int]:
         """The ids of the images at those of `paths` that hold one."""
         found = {}
-        for part in _parts(paths):
+        for part in parts_of(paths):
             found.update((path_out(row[0]), row[1]) for row in self._db.execute(
-                "SELECT path, image FROM files WHERE path IN (%s)" % _marks(part),
+                "SELECT path, image FROM files WHERE path IN (%s)" % marks_for(part),
                 [path_in(path) for path in part]))
         return found
 
     def attempts(self, arrivals: Sequence[Arrival]) -> Dict[str, int]:
         """How often reading each file was begun and never ended, where it ever was."""
         found = {}
-        for part in _parts(arrivals):
+        for part in parts_of(arrivals):
             paths = {arrival.path: arrival for arrival in part}
             for path, size, mtime_ns, count in self._db.execute(
-                    "SELECT * FROM attempts WHERE path IN (%s)" % _marks(paths),
+                    "SELECT * FROM attempts WHERE path IN (%s)" % marks_for(paths),
                     [path_in(path) for path in paths]):
                 arrival = paths[path_out(path)]
                 if (arrival.bytes, mtime_in(arrival.mtime_ns)) == (size, mtime_ns):
@@ -406,8 +305,8 @@ class Catalog:
     def embeddings_of(self, images: Sequence[int]) -> np.ndarray:
         """Embeddings float32 [n, D] of the given ids, in their order."""
         found = {}
-        for part in _parts(images):
-            ids, vectors = self._embeddings("image IN (%s)" % _marks(part), part)
+        for part in parts_of(images):
+            ids, vectors = self._embeddings("image IN (%s)" % marks_for(part), part)
             found.update(zip(ids, vectors))
         return np.array([found[image] for image in images], np.float32)
 
@@ -424,26 +323,28 @@ class Catalog:
     def candidates(self, cluster: int, limit: int) -> np.ndarray:
         """The queued images of `cluster` with the highest interest, best first: CANDIDATE [n]."""
         return self._candidates(
-            "state = ? AND cluster = ? ORDER BY interest DESC, id LIMIT ?",
+            "WHERE state = ? AND cluster = ? ORDER BY interest DESC, id LIMIT ?",
             (QUEUED, cluster, limit))
 
     def far_candidates(self, limit: int) -> np.ndarray:
         """The queued images beyond r95, nearest first: CANDIDATE [n]."""
+        # By itself SQLite takes the other index and sorts everything that is queued.
         return self._candidates(
-            "far = 1 AND state = 'queued' ORDER BY ratio, id LIMIT ?", (limit,))
+            "INDEXED BY images_far WHERE far = 1 AND state = 'queued' ORDER BY ratio, id LIMIT ?",
+            (limit,))
 
-    def _candidates(self, condition: str, values) -> np.ndarray:
+    def _candidates(self, which: str, values) -> np.ndarray:
         rows = self._db.execute(
-            "SELECT id, cluster, interest, ratio, far, soft FROM images WHERE " + condition, values)
+            "SELECT id, cluster, interest, ratio, far, soft FROM images " + which, values)
         return np.array([row[:5] + unpack_soft(row[5]) for row in rows], CANDIDATE)
 
     def rows(self, images: Sequence[int]) -> Dict[int, Row]:
         """The queue's rows of the given ids."""
         found = {}
-        for part in _parts(images):
+        for part in parts_of(images):
             for row in self._db.execute(
                     "SELECT id, sha256, path, bytes, captured_at, state, cluster, novelty, "
-                    "representative, far FROM images WHERE id IN (%s)" % _marks(part), part):
+                    "representative, far FROM images WHERE id IN (%s)" % marks_for(part), part):
                 found[row[0]] = Row(row[0], row[1].hex(), path_out(row[2]), *row[3:9] + (
                     bool(row[9]),))
         return found
@@ -457,12 +358,3 @@ def _placement_columns(placement: Placement, row: int) -> tuple:
             float(found.ratio[row]), int(found.far[row]), float(found.novelty[row]),
             float(found.representative[row]), float(placement.interest[row]),
             pack_soft(found.soft_index[row], found.soft_weight[row]))
-
-
-def _marks(values) -> str:
-    return ",".join("?" * len(values))
-
-
-def _parts(values: Sequence) -> Iterable[Sequence]:
-    for start in range(0, len(values), VARIABLES // 2):
-        yield values[start:start + VARIABLES // 2]

@@ -14,8 +14,8 @@ import yaml
 from jetson_cluster.errors import UserError
 
 _NAME_PATTERN = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
-# What safe_load raises: besides its own errors those of int(), date() and the like for a scalar that
-# looks like a number or a date and is none (2024-13-45).
+# What safe_load raises: besides its own errors those of int(), date() and the like for a scalar
+# that looks like a number or a date and is none (2024-13-45).
 NOT_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
 
 

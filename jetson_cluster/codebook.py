@@ -123,7 +123,7 @@ def normalise(embeddings: np.ndarray) -> np.ndarray:
     """Scale rows of float32 [N, D] to length 1; a zero row stays zero."""
     embeddings = np.asarray(embeddings, np.float32)
     lengths = np.sqrt(np.einsum("nd,nd->n", embeddings, embeddings))
-    # float32 squares overflow from 1e19 and vanish below 1e-22: such rows are brought to size first.
+    # float32 squares overflow from 1e19 and vanish below 1e-22: such rows are scaled first.
     extreme = ~((lengths > 1e-15) & (lengths < 1e15))
     if extreme.any():
         largest = np.abs(embeddings[extreme]).max(axis=1, keepdims=True)

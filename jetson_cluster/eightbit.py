@@ -40,7 +40,7 @@ def to_eight_bits(image: Image.Image, reopen: Callable[[], Image.Image],
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _from_deep_grey(image, 65535 if image.format == "PPM" else sixteen_bit_white)
     if ";16" in rawmode and sixteen_bit_white != 65535:
-        return _from_deep_colour(image, reopen(), rawmode, sixteen_bit_white)
+        return _from_deep_colour(image, reopen, rawmode, sixteen_bit_white)
     image.load()
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         if image.mode in ("La", "RGBa"):
@@ -106,9 +106,10 @@ def _valid_range(values: np.ndarray) -> Tuple[Optional[float], Optional[float]]:
     return (min(lows), max(highs)) if lows else (None, None)
 
 
-def _from_deep_colour(image: Image.Image, low: Image.Image, rawmode: str,
+def _from_deep_colour(image: Image.Image, reopen: Callable[[], Image.Image], rawmode: str,
                       white: int) -> Image.Image:
     """16-bit RGB or RGBA whose white is not 65535, where high bytes alone would be nearly black."""
+    low = reopen()
     match = re.match(r"(RGBA?;16)([LBN])$", rawmode)
     if match is None or len(low.tile) != 1:
         raise Unsupported("16-bit {} with a white of {}".format(image.mode, white))
@@ -118,14 +119,17 @@ def _from_deep_colour(image: Image.Image, low: Image.Image, rawmode: str,
     # A plain tuple up to Pillow 10, a named one since.
     low.tile = [tile._replace(args=arguments) if hasattr(tile, "_replace")
                 else tile[:3] + (arguments,)]
-    image.load()
     low.load()
-    high_bytes, low_bytes = np.asarray(image), np.asarray(low)
-    result = np.array(high_bytes)
-    for row in range(0, len(result), ROWS):
-        block = np.left_shift(high_bytes[row:row + ROWS, :, :3], 8, dtype=np.uint16)
-        result[row:row + ROWS, :, :3] = _scaled(block | low_bytes[row:row + ROWS, :, :3], white)
-    return Image.fromarray(result)
+    low_bytes = np.asarray(low)
+    del low  # a large image is 200 MB, and memory is shared with the GPU
+    image.load()
+    pixels = np.array(image)  # the high bytes, to be replaced
+    for row in range(0, len(pixels), ROWS):
+        colours = pixels[row:row + ROWS, :, :3]
+        deep = np.left_shift(colours, 8, dtype=np.uint16) | low_bytes[row:row + ROWS, :, :3]
+        colours[:] = _scaled(deep, white)
+    del low_bytes
+    return Image.fromarray(pixels)
 
 
 def _from_pnm(image: Image.Image) -> Image.Image:

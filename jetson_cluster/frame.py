@@ -105,11 +105,12 @@ def load(path: str, width: int, height: int, limits: Limits = Limits(), resample
     `resample` is a key of RESAMPLES. With `expected` (an inbox.Arrival) the file must still be the
     one that was seen. Raises Refused; safe to call from several threads.
     """
+    resampling = RESAMPLES[resample]
     content, status = _read(path, limits.max_bytes, expected)
     image_format = _sniff(content)
     with _decoders_errors(image_format):
         image, size, taken = _decode(
-            content, image_format, (width, height), limits, RESAMPLES[resample])
+            content, image_format, (width, height), limits, resampling)
         pixels = np.array(image)
     return Frame(hashlib.sha256(content).hexdigest(), len(content), size[0], size[1],
                  taken or _utc(status.st_mtime), pixels)
@@ -122,43 +123,48 @@ def _read(path: str, max_bytes: int, expected) -> Tuple[bytes, os.stat_result]:
     try:
         # Not through a link, and not waiting for the writer of a FIFO put in the file's place.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb", buffering=0) as stream:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise Refused("not_a_file", "It is not a regular file.")
-            if expected is not None and _signature(status) != (
-                    expected.bytes, expected.mtime_ns, expected.inode):
-                raise Refused("changed", "It was written to after the inbox saw it.")
-            if status.st_size == 0:
-                raise Refused("empty", "It is empty.")
-            if status.st_size > max_bytes:
-                raise Refused("too_many_bytes", "It has {} bytes; at most {} are allowed.".format(
-                    status.st_size, max_bytes))
-            content = _read_all(stream, status.st_size)
-            if _signature(os.fstat(descriptor)) != _signature(status) or (
-                    len(content) != status.st_size):
-                raise Refused("changed", "It was written to while it was read.")
-            return content, status
+        try:
+            return _read_open(descriptor, max_bytes, expected)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             raise Refused("vanished", "It was gone before it could be read.") from error
-        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+        if error.errno in (errno.ELOOP, errno.ENXIO):
             raise Refused("not_a_file", "It is not a regular file.") from error
         raise Refused("unreadable", "It cannot be read: {}.".format(error.strerror)) from error
     except MemoryError as error:
         raise Refused("out_of_memory", "There is not enough memory to read it.") from error
 
 
-def _read_all(stream: io.RawIOBase, size: int) -> bytes:
+def _read_open(descriptor: int, max_bytes: int, expected) -> Tuple[bytes, os.stat_result]:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise Refused("not_a_file", "It is not a regular file.")
+    if expected is not None and _signature(status) != (
+            expected.bytes, expected.mtime_ns, expected.inode):
+        raise Refused("changed", "It was written to after the inbox saw it.")
+    if status.st_size == 0:
+        raise Refused("empty", "It is empty.")
+    if status.st_size > max_bytes:
+        raise Refused("too_many_bytes", "It has {} bytes; at most {} are allowed.".format(
+            status.st_size, max_bytes))
+    content = _read_all(descriptor, status.st_size)
+    if _signature(os.fstat(descriptor)) != _signature(status) or len(content) != status.st_size:
+        raise Refused("changed", "It was written to while it was read.")
+    return content, status
+
+
+def _read_all(descriptor: int, size: int) -> bytes:
     """Up to one byte more than `size`, which shows that the file has grown."""
     pieces, left = [], size + 1
     while left:
-        piece = stream.read(left)
+        piece = os.read(descriptor, left)
         if not piece:
             break
         pieces.append(piece)
         left -= len(piece)
-    return b"".join(pieces) if len(pieces) != 1 else pieces[0]
+    return b"".join(pieces)
 
 
 def _signature(status: os.stat_result) -> Tuple[int, int, int]:

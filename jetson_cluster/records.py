@@ -84,7 +84,7 @@ def path_out(stored) -> str:
 
 
 def mtime_in(mtime_ns: int) -> int:
-    """An mtime as SQLite keeps it, in signed 64 bits: files dated after the year 2262 wrap around."""
+    """An mtime as SQLite keeps it, in signed 64 bits: files dated after 2262 wrap around."""
     return (mtime_ns + 2 ** 63) % 2 ** 64 - 2 ** 63
 
 

@@ -1,4 +1,4 @@
-"""What every test may use: the checkout, a real network, the real Mars tiles that may lie beside it."""
+"""What every test may use: the checkout, real networks, and real Mars tiles if they lie beside it."""
 
 import os
 import pathlib
@@ -16,7 +16,7 @@ def root():
 
 @pytest.fixture(scope="session")
 def mars():
-    """The folder of real Mars tiles, 60 PNG files named `clusterNN_M.png`; skips where it is absent."""
+    """The folder of real Mars tiles, 60 PNG files `clusterNN_M.png`; skips where it is absent."""
     folder = ROOT.parent / "shared" / "mars"
     if not list(folder.glob("cluster*.png")):
         pytest.skip("no real Mars tiles: {} holds no cluster*.png".format(folder))
@@ -25,7 +25,7 @@ def mars():
 
 @pytest.fixture(scope="session")
 def lite0():
-    """EfficientNet-Lite0 as an ONNX file (a str) with its recipe beside it; tools/test exports it."""
+    """EfficientNet-Lite0, an ONNX file (a str) with its recipe beside it; tools/test exports it."""
     told = os.environ.get("JETSON_CLUSTER_TEST_NETWORK")
     path = told or str(ROOT / ".venv-test" / "networks" / "efficientnet_lite0.onnx")
     if not os.path.isfile(path):

@@ -1,4 +1,4 @@
-"""What a codebook answers: the truly nearest centroids, honest numbers, and no damaged file believed."""
+"""What a codebook answers: the truly nearest centroids, honest numbers, no damaged file."""
 
 import io
 import pickle
@@ -47,7 +47,7 @@ def assert_nearest(points, centroids, neighbours):
     assert found.index.dtype == np.int32 and found.distance.dtype == np.float32
     assert np.isfinite(found.distance).all() and (found.distance >= 0).all()
     chosen = np.take_along_axis(squared, found.index.astype(np.int64), axis=1)
-    # What differs between two centroids that are chosen differently is the rounding of a difference.
+    # Centroids chosen differently differ by no more than the rounding of a difference.
     expected = np.take_along_axis(squared, best, axis=1)
     np.testing.assert_allclose(chosen, expected, rtol=4e-6, atol=1e-30)
     np.testing.assert_allclose(found.distance, np.sqrt(chosen), rtol=1e-3, atol=1e-12)
@@ -202,7 +202,7 @@ def test_a_codebook_comes_back_bit_for_bit(tmp_path_factory, seed, k, dimension,
 def test_whatever_differs_makes_another_identity():
     made = make()
     identities = {made.identity}
-    for name, dtype in codebook.ARRAYS:
+    for name, _ in codebook.ARRAYS:
         changed = getattr(made, name).copy()
         changed.flat[0] += 1
         identities.add(make(**{name: changed}).identity)

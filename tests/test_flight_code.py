@@ -1,7 +1,7 @@
-"""What flight code must be: Python 3.6, few imports, small modules, no swallowed errors, no ground code.
+"""What flight code must be: Python 3.6, few imports, small modules, no swallowed errors, no ground.
 
-`vermin` judges syntax and library calls; it misses `int | None` in an annotation, so that is looked for
-here, and the 3.6 run of tools/test imports every module for real.
+`vermin` judges syntax and library calls; it misses `int | None` in an annotation, so that is looked
+for here, and the 3.6 run of tools/test imports every module for real.
 """
 
 import ast
@@ -25,8 +25,8 @@ SCRIPTS = sorted(
     if path.is_file() and (path.suffix == ".py" or path.read_bytes().startswith(b"#!"))
 )
 
-# Runs in a process of its own: imports every module named in argv under an import system that knows the
-# standard library, the rover's four libraries and this package, then says which modules were loaded.
+# Runs in a process of its own: imports every module named in argv under an import system that knows
+# the standard library, the rover's four libraries and this package, then says what was loaded.
 IMPORT_ALONE = """
 import importlib, importlib.machinery, json, sys, sysconfig
 
@@ -131,7 +131,7 @@ def swallowers(tree):
 
 
 def import_alone(names):
-    """Imports modules in a fresh process with only the rover's libraries; returns what was loaded."""
+    """Imports modules in a fresh process with the rover's libraries; returns what was loaded."""
     done = subprocess.run(
         [sys.executable, "-c", IMPORT_ALONE] + names,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, cwd=str(ROOT),

@@ -1,7 +1,7 @@
 """One file to pixels: every kind of image comes out true, every bad one is refused by name.
 
-Files are made by hand where Pillow cannot write them, so that what is read is not only what was written
-by the same library.
+Files are made by hand where Pillow cannot write them, so that what is read is not only what was
+written by the same library.
 """
 
 import hashlib
@@ -68,7 +68,7 @@ def png(pixels, depth, colour_type, size=None, before_data=b""):
 
 
 def tiff(pixels, photometric=1, deflate=False, sample_format=None, extra_alpha=False):
-    """A TIFF of one strip in the array's own byte order: [height, width] or [height, width, bands]."""
+    """A TIFF of one strip in the array's own byte order: [height, width(, bands)]."""
     order = ">" if pixels.dtype.byteorder == ">" else "<"
     bands = 1 if pixels.ndim == 2 else pixels.shape[2]
     kind = {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]
@@ -98,11 +98,13 @@ def tiff(pixels, photometric=1, deflate=False, sample_format=None, extra_alpha=F
 
 
 def exif(orientation=1, taken=None, offset=None):
-    """An EXIF block (without the "Exif" mark before it): orientation, and times in their own folder."""
-    texts = [(tag, text.encode() + b"\0") for tag, text in ((0x9003, taken), (0x9011, offset)) if text]
+    """An EXIF block, without the "Exif" mark before it: orientation, and times in a sub-folder."""
+    texts = [(tag, text.encode() + b"\0")
+             for tag, text in ((0x9003, taken), (0x9011, offset)) if text]
     folder_at = 8 + 2 + 2 * 12 + 4
     text_at = folder_at + 2 + 12 * len(texts) + 4
-    head = (b"MM\0*" + struct.pack(">IH", 8, 2) + struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0)
+    head = (b"MM\0*" + struct.pack(">IH", 8, 2)
+            + struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0)
             + struct.pack(">HHII", 0x8769, 4, 1, folder_at) + struct.pack(">I", 0))
     entries, behind = struct.pack(">H", len(texts)), b""
     for tag, text in texts:
@@ -559,7 +561,8 @@ def test_an_interrupt_is_no_refusal(put, monkeypatch):
 
 TEXTURE = np.random.RandomState(1).randint(0, 256, (48, 64, 3), np.uint8)
 SAMPLES = {
-    "JPEG": saved(Image.fromarray(TEXTURE), "JPEG", exif=b"Exif\0\0" + exif(6, "2026:11:22 06:40:00")),
+    "JPEG": saved(Image.fromarray(TEXTURE), "JPEG",
+                  exif=b"Exif\0\0" + exif(6, "2026:11:22 06:40:00")),
     "progressive JPEG": saved(Image.fromarray(TEXTURE), "JPEG", progressive=True),
     "PNG": saved(Image.fromarray(TEXTURE), "PNG"),
     "deep PNG": png(np.repeat(TEXTURE[:, :, :1], 2, axis=1).astype(">u2"), 16, 0),
@@ -587,6 +590,7 @@ def frame_or_refusal(path):
     return True
 
 
+@pytest.mark.filterwarnings("ignore")  # Pillow's, about what it makes of broken tags
 @pytest.mark.parametrize("kind", sorted(SAMPLES))
 def test_a_file_cut_off_in_its_pixels_is_refused(kind, put, refusal_of):
     content = SAMPLES[kind]
@@ -595,7 +599,7 @@ def test_a_file_cut_off_in_its_pixels_is_refused(kind, put, refusal_of):
         assert refused.code == "damaged", (part, refused)
 
 
-@pytest.mark.filterwarnings("ignore")  # Pillow's, about what it makes of broken tags
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", sorted(SAMPLES))
 def test_a_file_cut_off_anywhere_gives_a_frame_or_a_refusal(kind, put):
     content = SAMPLES[kind]
@@ -664,25 +668,26 @@ def test_a_file_written_to_while_it_is_read_is_refused(change, put, monkeypatch)
     path = put(saved(Image.fromarray(COLOURS), "PNG"))
     read_all = frame._read_all
 
-    def meanwhile(stream, size):
+    def meanwhile(descriptor, size):
         if change == "touch":
             os.utime(path, ns=(1, 1))
         else:
             with open(path, "r+b") as writer:
                 writer.truncate(size // 2 if change == "shrink" else 2 * size)
-        return read_all(stream, size)
+        return read_all(descriptor, size)
 
     monkeypatch.setattr(frame, "_read_all", meanwhile)
     assert refused_code(path) == "changed"
 
 
-def test_no_descriptor_is_left_open(put):
+def test_no_descriptor_is_left_open(tmp_path, put):
     image, text = put(saved(Image.fromarray(COLOURS), "TIFF")), put(b"text", "text")
     load(image, 8, 8)
     before = os.listdir("/proc/self/fd")
     for _ in range(5):
         load(image, 8, 8)
-        refused_code(text)
+        assert refused_code(text) == "not_an_image"
+        assert refused_code(str(tmp_path)) == "not_a_file"
     assert len(os.listdir("/proc/self/fd")) == len(before)
 
 

@@ -1,4 +1,4 @@
-"""The package as pip sees it: built, installed on this Python, and giving the command it promises."""
+"""The package as pip sees it: built, installed on this Python, giving the command it promises."""
 
 import os
 import pathlib
@@ -12,7 +12,9 @@ import pytest
 buildapi = pytest.importorskip("flit_core.buildapi")
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-BUILD = "import sys; from flit_core import buildapi; print(getattr(buildapi, sys.argv[1])(sys.argv[2]))"
+BUILD = (
+    "import sys; from flit_core import buildapi; print(getattr(buildapi, sys.argv[1])(sys.argv[2]))"
+)
 
 
 def run(command, **options):
@@ -100,11 +102,13 @@ def test_an_sdist_installs_and_gives_the_command(tmp_path):
     # No index and no isolation: what is built is what is here, and the network is not asked.
     run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps",
-         "--no-build-isolation", "--disable-pip-version-check", "--target", str(target), str(sdist)],
+         "--no-build-isolation", "--disable-pip-version-check", "--target", str(target),
+         str(sdist)],
         cwd=str(tmp_path),
     )
     environment = dict(os.environ, PYTHONPATH=str(target))
-    ran = run([str(target / "bin" / "jetson-cluster"), "--help"], cwd=str(tmp_path), env=environment)
+    command = str(target / "bin" / "jetson-cluster")
+    ran = run([command, "--help"], cwd=str(tmp_path), env=environment)
     assert ran.startswith("usage: jetson-cluster")
     module = run(
         [sys.executable, "-m", "jetson_cluster", "--help"], cwd=str(tmp_path), env=environment

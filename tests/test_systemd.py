@@ -1,7 +1,7 @@
 """The service unit, read by systemd's own checker and held to what the rover's systemd 237 knows.
 
-Not shown here: the service being started. That needs systemd as process 1, which neither a test run nor
-a container has; the daemon's side of the conversation (READY, WATCHDOG, SIGTERM) has its own tests.
+Not shown here: the service being started. That needs systemd as process 1, which neither a test run
+nor a container has; the daemon's side of it (READY, WATCHDOG, SIGTERM) has its own tests.
 """
 
 import os
@@ -11,6 +11,7 @@ import shutil
 import subprocess
 
 import pytest
+import yaml
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "systemd"
 SERVICE = FOLDER / "jetson-cluster.service"
@@ -142,6 +143,16 @@ def test_the_account_and_folders_are_made_as_the_unit_expects(tmp_path):
     state = (tmp_path / "var/lib/jetson-cluster").stat()
     assert (state.st_mode & 0o7777, state.st_uid) == (0o750, owner)
     assert (tmp_path / "etc/jetson-cluster").is_dir()
+
+
+def test_the_example_config_uses_the_folders_that_the_unit_opens():
+    values = dict(directives(SERVICE))
+    config = yaml.safe_load((FOLDER / "config.yaml").read_text())
+    assert config["state_dir"] == "/var/lib/" + values["StateDirectory"]
+    assert config["inbox"]["path"].startswith(values["ReadWritePaths"].lstrip("-") + "/")
+    made = (FOLDER / "jetson-cluster.tmpfiles.conf").read_text().split()
+    assert {config["state_dir"], config["inbox"]["path"]} <= set(made)
+    assert "--config /etc/jetson-cluster/config.yaml" in values["ExecStart"]
 
 
 def test_the_nanos_environment_is_not_forced_on_other_computers():

@@ -57,12 +57,13 @@ def read(path: Path) -> Dict[str, np.ndarray]:
 
     Raises UserError for a file that is none, OSError for one that cannot be read.
     """
+    # Into memory first: an OSError is then the disk's, not that of a damaged file's wild seek.
+    data = Path(path).read_bytes()
+    reader = _read_zip if data.startswith(b"PK\x03\x04") else _read_legacy
     try:
-        with open(path, "rb") as stream:
-            zipped = stream.read(4) == b"PK\x03\x04"
-            stream.seek(0)
-            content, storages = (_read_zip if zipped else _read_legacy)(stream, path)
-            return _arrays(content, storages, path)
+        content, storages = reader(io.BytesIO(data), path)
+        return {name: _array(name, tensor, storages)
+                for name, tensor in _state_dict(content, path).items()}
     except (pickle.UnpicklingError, EOFError, zipfile.BadZipFile, KeyError, IndexError, TypeError,
             ValueError, AttributeError, ImportError, struct.error, OverflowError,
             NotImplementedError, RuntimeError, MemoryError, zlib.error) as error:
@@ -141,18 +142,10 @@ def _read_legacy(stream: BinaryIO, path: Path) -> Tuple[object, Dict[str, bytes]
     for key in keys:
         (count,) = struct.unpack("<q", stream.read(8))
         size = count * np.dtype(_DTYPES[unpickler.types[key]]).itemsize
-        data = stream.read(size) if 0 <= size <= _size(stream) else b""
-        if len(data) != size:
+        storages[key] = stream.read(max(size, 0))
+        if len(storages[key]) != size:
             raise ValueError(f"storage {key} is cut short")
-        storages[key] = data
     return content, storages
-
-
-def _size(stream: BinaryIO) -> int:
-    here = stream.tell()
-    end = stream.seek(0, io.SEEK_END)
-    stream.seek(here)
-    return end
 
 
 def _state_dict(content: object, path: Path) -> Dict[str, _Tensor]:
@@ -165,11 +158,6 @@ def _state_dict(content: object, path: Path) -> Dict[str, _Tensor]:
     if not tensors:
         raise UserError(f"weights {path}: a mapping without tensors, not a state dict")
     return tensors
-
-
-def _arrays(content: object, storages: Dict[str, bytes], path: Path) -> Dict[str, np.ndarray]:
-    return {name: _array(name, tensor, storages)
-            for name, tensor in _state_dict(content, path).items()}
 
 
 def _array(name: str, tensor: _Tensor, storages: Dict[str, bytes]) -> np.ndarray:

@@ -165,7 +165,7 @@ def test_an_attempt_that_ends_the_program_is_remembered(path):
         done.communicate()
         assert done.returncode == -signal.SIGKILL
         with Catalog(path, SPACE) as catalog:
-            killer = Arrival("/inbox/killer.png", 5, 6, 7)
+            killer = made.Arrival("/inbox/killer.png", 5, 6, 7)
             assert catalog.attempts([killer]) == {"/inbox/killer.png": times}
             assert catalog.attempts([killer._replace(mtime_ns=7)]) == {}
 

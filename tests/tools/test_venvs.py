@@ -58,7 +58,7 @@ def test_a_python_that_can_make_environments_is_preferred():
 
 def test_without_a_python_for_ground_work_the_message_says_what_to_install():
     with pytest.raises(venvs.SetupError, match="apt-get install python3"):
-        venvs.ground_python(pythons(6, 8))
+        venvs.ground_python(pythons(6, 9))
 
 
 def test_an_environment_made_from_the_same_things_is_kept(here):

@@ -1,10 +1,7 @@
-"""Finds the Pythons of this machine and makes virtual environments that are rebuilt only when needed.
+"""Finds the Pythons of this machine and makes virtual environments, again only when they change.
 
-Shared by tools/test and tools/demo. Needs nothing but Python 3.6 itself. As a program,
-
-    python3 tools/lib/venvs.py FOLDER PIP-ARGUMENT...
-
-makes FOLDER with the Python best suited for ground work and prints that environment's python.
+Shared by tools/test, tools/demo and tools/bench. In: what is on PATH and among pyenv's, and lists
+of pip arguments. Out: the path of an environment's python. Needs nothing but Python 3.6 itself.
 """
 
 import glob
@@ -55,20 +52,18 @@ class SetupError(Exception):
     """An environment could not be made; the message says what to do about it."""
 
 
-def say(text):
-    # type: (str) -> None
+def say(text: str) -> None:
     """Prints one line of progress at once, whatever stdout is connected to."""
     print(text, file=sys.stderr, flush=True)
 
 
-def find_pythons():
-    # type: () -> Dict[Version, Python]
+def find_pythons() -> Dict[Version, Python]:
     """Every released CPython 3 on PATH and among pyenv's, the best of each minor version.
 
     Where two have the same minor version, one that can make a virtual environment wins, then the
     one found first: this script's own, PATH, pyenv.
     """
-    found = {}  # type: Dict[Version, Python]
+    found: Dict[Version, Python] = {}
     for path in _candidates():
         python = _probe(path)
         if python is not None:
@@ -78,8 +73,7 @@ def find_pythons():
     return found
 
 
-def _candidates():
-    # type: () -> List[str]
+def _candidates() -> List[str]:
     folders = os.environ.get("PATH", "").split(os.pathsep)
     pyenv = os.environ.get("PYENV_ROOT", os.path.expanduser("~/.pyenv"))
     folders += sorted(glob.glob(os.path.join(pyenv, "versions", "3.*", "bin")))
@@ -87,13 +81,13 @@ def _candidates():
     for folder in folders:
         names = glob.glob(os.path.join(folder, "python3*"))
         paths += sorted(
-            path for path in names if re.match(r"^python3(\.\d+)?$", os.path.basename(path))
+            path for path in names
+            if re.match(r"^python3(\.\d+)?$", os.path.basename(path)) and os.access(path, os.X_OK)
         )
     return paths
 
 
-def _probe(path):
-    # type: (str) -> Optional[Python]
+def _probe(path: str) -> Optional[Python]:
     """What an interpreter says of itself; None where it does not run (a pyenv shim, say)."""
     done = subprocess.run(
         [path, "-c", PROBE], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -108,8 +102,19 @@ def _probe(path):
     return Python((major, minor), answer["path"], answer["venv"])
 
 
-def install_debian_packages(packages):
-    # type: (List[str]) -> bool
+def ground_python(pythons: Dict[Version, Python]) -> Python:
+    """The Python for ground work: 3.11, for which every library has wheels, else the nearest one.
+
+    Newer ones come before older ones. Raises SetupError where there is none from 3.10 on.
+    """
+    fit = [version for version in pythons if version >= (3, 10)]
+    if not fit:
+        raise SetupError("no Python 3.10 or newer here; as root: apt-get install python3")
+    able = [version for version in fit if pythons[version].has_venv] or fit
+    return pythons[min(able, key=lambda version: (abs(version[1] - 11), -version[1]))]
+
+
+def install_debian_packages(packages: List[str]) -> bool:
     """Installs Debian packages where that is possible (root, apt-get); returns whether it did."""
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         return False
@@ -129,8 +134,7 @@ def install_debian_packages(packages):
     return True
 
 
-def make_venv_possible(python):
-    # type: (Python) -> Python
+def make_venv_possible(python: Python) -> Python:
     """Debian keeps `venv` in a package of its own: installs it, or says which one to install."""
     if python.has_venv:
         return python
@@ -146,8 +150,7 @@ def make_venv_possible(python):
     )
 
 
-def ready(folder, python, installs):
-    # type: (str, Python, List[Install]) -> str
+def ready(folder: str, python: Python, installs: List[Install]) -> str:
     """Makes `folder` a virtual environment and installs into it, in order.
 
     Nothing happens where the environment was made before from the same Python, the same arguments
@@ -173,8 +176,7 @@ def ready(folder, python, installs):
     return executable
 
 
-def _pip_install(executable, install):
-    # type: (str, Install) -> None
+def _pip_install(executable: str, install: Install) -> None:
     pip = [executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     try:
         _run(pip + install.arguments)
@@ -185,8 +187,7 @@ def _pip_install(executable, install):
         _run(pip + install.instead)
 
 
-def _run(command):
-    # type: (List[str]) -> None
+def _run(command: List[str]) -> None:
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         universal_newlines=True, cwd=ROOT,
@@ -195,8 +196,7 @@ def _run(command):
         raise SetupError("{}\nfailed: {}".format(done.stdout[-3000:].strip(), " ".join(command)))
 
 
-def fingerprint(python, installs):
-    # type: (Python, List[List[str]]) -> str
+def fingerprint(python: Python, installs: List[List[str]]) -> str:
     """What an environment depends on, as text that is equal exactly when it need not be remade."""
     files = ["pyproject.toml"]
     for install in installs:
@@ -213,41 +213,8 @@ def fingerprint(python, installs):
     )
 
 
-def _read(path):
-    # type: (str) -> Optional[str]
+def _read(path: str) -> Optional[str]:
     if not os.path.exists(path):
         return None
     with open(path) as file:
         return file.read()
-
-
-def main(arguments):
-    # type: (List[str]) -> int
-    """The program described at the top of this file."""
-    if len(arguments) < 2:
-        say("usage: venvs.py FOLDER PIP-ARGUMENT...")
-        return 2
-    folder, packages = os.path.abspath(arguments[0]), arguments[1:]
-    try:
-        print(ready(folder, ground_python(find_pythons()), [Install(packages)]))
-    except SetupError as error:
-        say(str(error))
-        return 1
-    return 0
-
-
-def ground_python(pythons):
-    # type: (Dict[Version, Python]) -> Python
-    """The Python for ground work: 3.11, for which every library has wheels, else the nearest one.
-
-    Newer ones come before older ones. Raises SetupError where there is none from 3.10 on.
-    """
-    fit = [version for version in pythons if version >= (3, 10)]
-    if not fit:
-        raise SetupError("no Python 3.10 or newer here; as root: apt-get install python3")
-    able = [version for version in fit if pythons[version].has_venv] or fit
-    return pythons[min(able, key=lambda version: (abs(version[1] - 11), -version[1]))]
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,142 @@
+"""The catalog's SQLite file itself: its tables, how it is opened, its transactions.
+
+In: a path and the embedding space it belongs to. Out: an open database, or one clear error. Written
+for SQLite 3.22 (no UPSERT, no window functions). WAL with synchronous=FULL: what a committed
+transaction wrote survives a power cut.
+"""
+
+import contextlib
+import re
+import sqlite3
+from typing import Iterable, Sequence
+
+from jetson_cluster.errors import UserError, WorldError
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE images (
+    id INTEGER PRIMARY KEY,             -- order of arrival
+    sha256 BLOB NOT NULL UNIQUE,
+    path NOT NULL,                      -- TEXT, or BLOB where the name is not UTF-8
+    bytes INTEGER NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
+    captured_at TEXT NOT NULL,
+    state TEXT NOT NULL,                -- queued or missing
+    cluster INTEGER NOT NULL,           -- of the codebook; without one, the provisional group
+    distance REAL NOT NULL, second_distance REAL NOT NULL, ratio REAL NOT NULL,
+    far INTEGER NOT NULL, novelty REAL NOT NULL, representative REAL NOT NULL,
+    interest REAL NOT NULL,             -- what orders an image within its cluster
+    soft BLOB NOT NULL);                -- soft membership, see pack_soft
+CREATE INDEX images_by_interest ON images (state, cluster, interest DESC, id);
+CREATE INDEX images_far ON images (ratio, id) WHERE far = 1 AND state = 'queued';
+CREATE TABLE groups (               -- while there is no codebook
+    number INTEGER PRIMARY KEY,
+    leader BLOB NOT NULL);              -- float32 [D]
+CREATE TABLE embeddings (
+    image INTEGER PRIMARY KEY,
+    vector BLOB NOT NULL);              -- float16 [D]
+CREATE TABLE files (path PRIMARY KEY, bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+                    image INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX files_by_image ON files (image);
+CREATE TABLE refusals (id INTEGER PRIMARY KEY, path NOT NULL UNIQUE, bytes INTEGER NOT NULL,
+                       mtime_ns INTEGER NOT NULL, code TEXT NOT NULL, reason TEXT NOT NULL,
+                       refused_at TEXT NOT NULL);
+CREATE TABLE attempts (path PRIMARY KEY, bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+                       count INTEGER NOT NULL) WITHOUT ROWID;
+"""
+VARIABLES = 500  # SQLite allows 999 in one statement; two lists may stand in one
+
+
+class Database:
+    """One open file; use it from one thread. A context manager."""
+
+    def __init__(self, path: str, space: str):
+        """Open or create the database of the embedding space `space`.
+
+        Raises UserError if the file belongs to another space or is no catalog, WorldError if it
+        cannot be opened or is damaged.
+        """
+        self.path = path
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
+        except sqlite3.Error as error:
+            raise WorldError("catalog %s: cannot be opened (%s); the folder must exist and be "
+                             "writable" % (path, error))
+        try:
+            self._open(space)
+            self._opened()
+        except sqlite3.Error as error:
+            self._db.close()
+            raise WorldError("catalog %s: cannot be used (%s); move it aside and the images are "
+                             "catalogued anew" % (path, error))
+        except UserError:
+            self._db.close()
+            raise
+
+    def _open(self, space: str) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, SCHEMA_VERSION):
+            raise UserError("catalog %s: format %d, and this program reads %d; move it aside" % (
+                self.path, version, SCHEMA_VERSION))
+        tables = [row[0] for row in self._db.execute("SELECT name FROM sqlite_master")]
+        if tables and (version == 0 or "images" not in tables):
+            raise UserError("catalog %s: a database of another program; set state_dir to a new "
+                            "folder, or move the file aside" % self.path)
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        # 2 MB of page cache: the daemon shares 4 GB with a GPU.
+        self._db.execute("PRAGMA cache_size = -2048")
+        if version == 0:
+            with Database._transaction(self):
+                # executescript() would commit before it begins.
+                for statement in filter(str.strip, re.sub("--.*", "", SCHEMA).split(";")):
+                    self._db.execute(statement)
+                self._set_meta("space", space)
+                self._db.execute("PRAGMA user_version = %d" % SCHEMA_VERSION)
+        held = self.meta("space")
+        if held != space:
+            raise UserError(
+                "catalog %s: holds embeddings of %s, but the model here gives %s; set state_dir to "
+                "a new folder, or move the catalog aside" % (self.path, held, space))
+
+    def _opened(self) -> None:
+        """The file is open and ours: read what is to be kept in memory."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._db.close()
+
+    @contextlib.contextmanager
+    def _transaction(self):
+        """All that is done within, or nothing of it."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            # A full disk makes SQLite roll back by itself; a second ROLLBACK would hide the cause.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    def meta(self, key: str):
+        """The value kept under `key`, or None."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return row[0] if row else None
+
+    def _set_meta(self, key: str, value) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+
+def marks_for(values) -> str:
+    return ",".join("?" * len(values))
+
+
+def parts_of(values: Sequence) -> Iterable[Sequence]:
+    for start in range(0, len(values), VARIABLES // 2):
+        yield values[start:start + VARIABLES // 2]

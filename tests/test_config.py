@@ -1,0 +1,219 @@
+"""Settings: defaults for everything, every mistake told at once, an example that is true."""
+
+import math
+import os
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jetson_cluster import config
+from jetson_cluster.errors import UserError
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text):
+        path = tmp_path / "config.yaml"
+        path.write_bytes(text.encode("utf-8"))
+        return str(path)
+    return write
+
+
+def refusal(path, overrides=()):
+    with pytest.raises(UserError) as caught:
+        config.load(path, overrides)
+    message = str(caught.value)
+    assert message.startswith("config %s: " % path) and "\n" not in message
+    return message
+
+
+def flat(mapping):
+    """{"inbox.path": ..., "batch": ...} of nested settings."""
+    found = {}
+    for key, value in mapping.items():
+        if isinstance(value, dict):
+            found.update(("%s.%s" % (key, inner), held) for inner, held in value.items())
+        else:
+            found[key] = value
+    return found
+
+
+def as_nested(loaded):
+    """A Config as the mapping it could have been read from."""
+    fields = dict(loaded._asdict(), inbox=dict(loaded.inbox._asdict()),
+                  queue=dict(loaded.queue._asdict()))
+    del fields["path"]
+    return fields
+
+
+@pytest.mark.parametrize("text", ["", "# all defaults\n", "{}", "inbox:\nqueue:\n", "inbox: {}"])
+def test_a_file_that_says_nothing_gives_the_defaults(write, text):
+    loaded = config.load(write(text))
+    expected = dict(flat(config.DEFAULTS), **{
+        "queue.path": "/var/lib/jetson-cluster/queue.csv"})
+    assert flat(as_nested(loaded)) == expected
+    assert loaded.catalog_path == "/var/lib/jetson-cluster/catalog.sqlite"
+    assert loaded.status_path == "/var/lib/jetson-cluster/status.json"
+
+
+def test_every_setting_has_a_default_of_its_own(write):
+    assert set(flat(config.DEFAULTS)) == set(flat(as_nested(config.load(write("")))))
+
+
+def test_a_relative_path_is_taken_from_the_folder_of_the_file_an_override_from_here(
+        write, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(str(here))
+    loaded = config.load(
+        write("state_dir: state\nmodel: ../model.onnx\ninbox: {path: in}\ncodebook: ~/book.npz\n"),
+        ["queue.path=out/queue.csv", "policy=policy.yaml"])
+    assert loaded.state_dir == str(tmp_path / "state")
+    assert loaded.model == str(tmp_path.parent / "model.onnx")
+    assert loaded.inbox.path == str(tmp_path / "in")
+    assert loaded.codebook == os.path.expanduser("~/book.npz")
+    assert loaded.queue.path == str(here / "out" / "queue.csv")
+    assert loaded.policy == str(here / "policy.yaml")
+
+
+def test_the_queue_stands_in_the_state_folder_unless_it_is_put_elsewhere(write):
+    assert config.load(write("state_dir: /data/s")).queue.path == "/data/s/queue.csv"
+    assert config.load(write(""), ["state_dir=/data/t"]).queue.path == "/data/t/queue.csv"
+    assert config.load(write("queue: {path: /out/q.csv}")).queue.path == "/out/q.csv"
+
+
+def test_an_override_wins_over_the_file_and_the_last_over_the_first(write):
+    path = write("batch: 3\ninbox: {settle_s: 5}\nrecipe: /a.yaml\n")
+    loaded = config.load(path, ["batch=4", "inbox.settle_s=0.2", "batch=5", "recipe="])
+    assert (loaded.batch, loaded.inbox.settle_s, loaded.recipe) == (5, 0.2, None)
+    assert loaded.inbox.rescan_s == 30.0
+
+
+def test_every_mistake_is_told_at_once(write):
+    message = refusal(write(
+        "state_dir: ''\nmodle: x\nmodel: 5\nembedder: tensorflow\nbatch: -1\nthreads: 1.5\n"
+        "log_level: inf\ninbox: {path: null, settel_s: 1, rescan_s: 1e9, max_pixels: many, 3: 4}\n"
+        "queue: {rows: 0, interval_s: .nan, path: [a]}\n"),
+        ["inbox.setle_s=3", "nonsense", "batch=[", "bacth=1"])
+    for part in ("'state_dir' must be text", "unknown key 'modle'; did you mean 'model'?",
+                 "'model' must be text, not 5", "'embedder' must be one of auto",
+                 "'batch' must be a whole number from 0 to 1024, not -1", "'threads'",
+                 "'log_level' must be one of debug, info, warning, error, not 'inf'; did you mean "
+                 "'info'?", "'inbox.path' must not be empty", "unknown key 'inbox.settel_s'; "
+                 "did you mean 'settle_s'?", "'inbox.rescan_s'", "'inbox.max_pixels'",
+                 "unknown key 'inbox.3'", "'queue.rows'", "'queue.interval_s'", "'queue.path'",
+                 "--set inbox.setle_s=3: unknown key 'inbox.setle_s'; did you mean "
+                 "'inbox.settle_s'?", "--set nonsense: expected key=value", "--set batch=[",
+                 "--set bacth=1: unknown key 'bacth'; did you mean 'batch'?"):
+        assert part in message, part
+    assert "19 mistakes" in message
+
+
+NUMBERS = {
+    "batch": (0, 1024), "threads": (0, 1024), "inbox.settle_s": (0.01, 3600),
+    "inbox.rescan_s": (0.1, 3600), "inbox.max_file_bytes": (1, 2 ** 40),
+    "inbox.max_pixels": (1, 10 ** 10), "inbox.sixteen_bit_white": (1, 65535),
+    "queue.rows": (1, 100000), "queue.interval_s": (0.1, 3600)}
+
+
+@pytest.mark.parametrize("key", sorted(NUMBERS))
+def test_a_number_is_taken_within_its_range_and_refused_outside_it(write, key):
+    low, high = NUMBERS[key]
+    whole = isinstance(low, int)
+    step = 1 if whole else 0.001
+    for value in (low, high):
+        loaded = flat(as_nested(config.load(write(""), ["%s=%s" % (key, value)])))[key]
+        assert loaded == value and isinstance(loaded, int if whole else float)
+    for value in (low - step, high + step, "true", "'1'", "[1]", ".inf", "-.inf", ".nan",
+                  "1" * 500):
+        message = refusal(write(""), ["%s=%s" % (key, value)])
+        assert "'%s' must be a %snumber" % (key, "whole " if whole else "") in message, value
+        assert len(message) < 400
+
+
+@pytest.mark.parametrize("text", [
+    "- 1", "just words", "[", "inbox: 5", "inbox: [path]", "state_dir: \"a\\0b\"",
+    "state_dir: \"\\ud800\"", "batch: 2024-13-45", "batch: !!int ''", "batch: !!bool x",
+    "? [1]\n: 2", "batch: &a {b: *a}", "state_dir: " + "[" * 1000, "batch: 1\nbatch: 2",
+    "log_level: \"a\\nb\"", "batch: !!python/name:os.system"],
+    ids=lambda text: repr(text)[:24])
+def test_a_file_that_is_no_config_is_refused_in_one_line(write, text):
+    refusal(write(text))
+
+
+@settings(deadline=None, max_examples=150, database=None)
+@given(content=st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+        st.sampled_from(sorted(config.DEFAULTS) + sorted(config.DEFAULTS["inbox"]))
+        | st.text(max_size=4) | st.integers(), inner, max_size=5), max_leaves=12))
+def test_any_yaml_is_a_config_or_refused_in_one_line(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("any") / "config.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    try:
+        loaded = config.load(str(path))
+    except UserError as error:
+        assert "\n" not in str(error)
+    else:
+        assert all(os.path.isabs(held) for held in (loaded.state_dir, loaded.model, loaded.policy))
+        assert all(not isinstance(value, float) or math.isfinite(value)
+                   for value in flat(as_nested(loaded)).values())
+
+
+def test_a_config_that_is_not_there_is_named(tmp_path):
+    path = str(tmp_path / "absent.yaml")
+    assert refusal(path) == "config %s: cannot be read: No such file or directory" % path
+    assert "cannot be read" in refusal(str(tmp_path))
+
+
+@pytest.mark.parametrize("text", [
+    "inbox: {path: /in}\nstate_dir: /in", "inbox: {path: /in/}\nstate_dir: /in/state",
+    "inbox: {path: in}\nstate_dir: ./in/../in//state", "inbox: {path: /}\nstate_dir: /data",
+    "inbox: {path: in}\nstate_dir: x/../in"])
+def test_the_state_folder_must_not_lie_in_the_inbox(write, text):
+    assert "'state_dir' is " in refusal(write(text)) and "inside the inbox" in refusal(write(text))
+
+
+def test_neither_through_a_link_nor_the_queue_alone(write, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "link").symlink_to("in")
+    assert "'state_dir' is " in refusal(write("inbox: {path: in}\nstate_dir: link/state"))
+    message = refusal(write("inbox: {path: in}\nstate_dir: s\nqueue: {path: in/queue.csv}"))
+    assert "'queue.path' is " in message and "state_dir" not in message
+
+
+def test_an_inbox_beside_or_inside_the_state_folder_is_fine(write):
+    config.load(write("inbox: {path: /data/inbox}\nstate_dir: /data/inbox2"))
+    config.load(write("inbox: {path: /data/state/inbox}\nstate_dir: /data/state"))
+
+
+def test_folders_are_made_where_they_can_be_and_the_key_is_named_where_not(write, tmp_path):
+    loaded = config.load(write("state_dir: a/b\ninbox: {path: c/d}\nqueue: {path: e/f/q.csv}"))
+    config.make_folders(loaded)
+    config.make_folders(loaded)
+    assert all((tmp_path / name).is_dir() for name in ("a/b", "c/d", "e/f"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="'inbox.path' is .*, which cannot be made"):
+        config.make_folders(config.load(write("state_dir: a\ninbox: {path: file/inbox}")))
+
+
+def test_the_example_names_every_key_with_its_default(root):
+    path = str(root / "systemd" / "config.yaml")
+    with open(path, encoding="utf-8") as stream:
+        assert yaml.safe_load(stream) == config.DEFAULTS
+    config.load(path)
+
+
+def test_the_example_explains_every_key(root):
+    """A comment stands above each key, or above the group of keys it begins."""
+    lines = (root / "systemd" / "config.yaml").read_text(encoding="utf-8").splitlines()
+    explained = False
+    for line in lines:
+        if line.strip().startswith("#"):
+            explained = True
+        elif not line.strip():
+            explained = False
+        elif not line.endswith(":"):
+            assert explained, line
