@@ -362,4 +362,4 @@ def lock_folder(folder: str):
 
 def utc_now() -> str:
     """Now as ISO 8601, UTC, to the second."""
-    return datetime.datetime.utcnow().strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

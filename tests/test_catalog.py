@@ -96,6 +96,13 @@ def catalog(path):
         yield opened
 
 
+def test_what_was_committed_is_forced_to_disk(catalog):
+    """A power cut cannot be had in a test; the settings that SQLite's promise rests on can."""
+    settings = [catalog._db.execute("PRAGMA " + name).fetchone()[0]
+                for name in ("journal_mode", "synchronous")]
+    assert settings == ["wal", 2]
+
+
 def test_one_content_under_two_paths_is_one_image(catalog):
     added = record(catalog, [image("/inbox/a.png", 1), image("/inbox/b.png", 1),
                              image("/inbox/c.png", 2)])

@@ -69,6 +69,15 @@ def test_groups_do_not_depend_on_how_the_stream_was_cut_into_batches(seed, count
     assert at_once.reach == one_by_one.reach
 
 
+def test_reach_doubles_as_often_as_it_must():
+    """65 images at right angles, 1.41 apart: one too many until reach is 1.6."""
+    apart = np.eye(MOST_GROUPS + 1, dtype=np.float32)
+    fitting = provisional.admit(NONE, apart[:-1])
+    assert len(fitting.leaders) == MOST_GROUPS and fitting.reach == LEAST_REACH
+    grown = provisional.admit(fitting, apart[-1:])
+    assert len(grown.leaders) == 1 and grown.reach == 32 * LEAST_REACH
+
+
 def test_copies_of_one_scene_found_one_group():
     scene = np.random.RandomState(1).normal(size=(1, 128))
     copies = (scene + 0.003 * np.random.RandomState(2).normal(size=(300, 128))).astype(np.float32)
