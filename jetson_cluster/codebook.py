@@ -20,6 +20,9 @@ QUANTILE_POINTS = 65  # a table of 65 points is within 1/64 of any quantile: fin
 NEIGHBOURS = 4  # an image belongs to its four nearest centroids (measured; see DESIGN "Ranking")
 SOFTNESS = 8.0  # membership falls with the eighth power of distance: close calls share, others not
 FAR_NOVELTY = 0.05  # beyond r95 an image is as often junk as discovery; it has its own slot
+# The matrix product's rounding changes a gap between squared distances by up to 2.8e-6 of
+# |x|^2 + |c|^2 (measured, D to 4095).
+ROUNDING = 4e-6
 CHUNK_ROWS = 2048  # bounds the [chunk, k] score matrix: 4 MB at k = 512
 MOST_CLUSTERS = 65536  # the catalog keeps cluster numbers in two bytes
 ARRAYS = (("centroids", "<f4"), ("counts", "<i8"), ("scales", "<f4"),
@@ -154,6 +157,9 @@ def nearest(points: np.ndarray, centroids: np.ndarray, half_norms: np.ndarray,
     from the differences themselves.
     """
     neighbours = min(neighbours, len(centroids))
+    if len(points) == 1:
+        found, squared = _nearest_to_one(points[0], centroids, half_norms, neighbours)
+        return Nearest(found[None].astype(np.int32), np.sqrt(squared)[None])
     index = np.empty((len(points), neighbours), np.int32)
     distance = np.empty((len(points), neighbours), np.float32)
     for start in range(0, len(points), CHUNK_ROWS):
@@ -161,6 +167,16 @@ def nearest(points: np.ndarray, centroids: np.ndarray, half_norms: np.ndarray,
         index[part], distance[part] = _nearest_chunk(
             points[part], centroids, half_norms, neighbours)
     return Nearest(index, distance)
+
+
+def _nearest_to_one(point, centroids, half_norms, neighbours):
+    """(indices, squared distances) for one point: few calls, for they cost more than the numbers."""
+    closeness = np.dot(centroids, point)  # a fifth faster than @ for one vector
+    closeness -= half_norms
+    last = len(closeness) - neighbours
+    edge = np.partition(closeness, last)[last]
+    doubt = ROUNDING * (0.5 * np.dot(point, point) + half_norms.max())
+    return _measured(point, centroids, np.flatnonzero(closeness >= edge - doubt), neighbours)
 
 
 def _nearest_chunk(points, centroids, half_norms, neighbours):
@@ -177,8 +193,7 @@ def _nearest_chunk(points, centroids, half_norms, neighbours):
         closeness[rows, index[:, place]] = -np.inf
     norms = np.einsum("nd,nd->n", points, points)[:, None]
     squared = norms - 2 * best
-    # The product's rounding changes a gap by up to 2.8e-6 of |x|^2 + |c|^2 (measured, D to 4095).
-    doubt = 4e-6 * (norms + 2 * half_norms[index])
+    doubt = ROUNDING * (norms + 2 * half_norms[index])
     unsure = (squared < 1000 * doubt).any(axis=1)
     close = np.diff(squared, axis=1) < doubt[:, 1:]
     unsure |= close.any(axis=1)
