@@ -34,8 +34,7 @@ class Backlog:
         self._settling: "OrderedDict[str, Tuple[Arrival, float]]" = OrderedDict()
         self._ready: Dict[str, Arrival] = {}
         self._order: List[Tuple[int, str]] = []  # of _ready: (mtime_ns, path), ascending
-        self._taken: Dict[str, Arrival] = {}  # handed out, and not known yet
-        self._prune_at = 2 * KNOWN_CHUNK
+        self._taken: Dict[str, Arrival] = {}  # handed out, neither done nor given back
 
     @property
     def ready(self) -> int:
@@ -128,15 +127,10 @@ class Backlog:
         self._ready.clear()
         del self._order[:]
 
-    def prune(self) -> None:
-        """Forget taken files that `known` vouches for by now, when they have become many."""
-        if len(self._taken) < self._prune_at:
-            return
-        arrivals = list(self._taken.values())
-        for start in range(0, len(arrivals), KNOWN_CHUNK):
-            for path in self._known(arrivals[start:start + KNOWN_CHUNK]):
-                self._taken.pop(path, None)
-        self._prune_at = 2 * max(KNOWN_CHUNK, len(self._taken))
+    def done(self, arrival: Arrival) -> None:
+        """A taken file was dealt with: from now on `known` speaks for it."""
+        if self._taken.get(arrival.path) == arrival:
+            del self._taken[arrival.path]
 
     def _make_ready(self, arrival: Arrival) -> None:
         self.drop(arrival.path)

@@ -234,8 +234,13 @@ class Catalog(Database):
         if state != before:
             self._disturbed.add(cluster)
 
+    @property
+    def disturbed(self) -> bool:
+        """Whether images joined or left the queue other than as new."""
+        return bool(self._disturbed)
+
     def take_disturbed(self) -> Set[int]:
-        """Clusters where images joined or left the queue other than as new, since last asked."""
+        """The clusters where that happened since last asked."""
         disturbed, self._disturbed = self._disturbed, set()
         return disturbed
 

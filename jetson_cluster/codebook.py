@@ -7,6 +7,7 @@ how typical, and the soft membership that diversity counts).
 
 import hashlib
 import os
+import zipfile
 from typing import Dict, NamedTuple, Optional
 
 import numpy as np
@@ -264,12 +265,16 @@ def load(path: str, space: Optional[str] = None) -> Codebook:
 
 def _read_arrays(path: str) -> Dict[str, np.ndarray]:
     try:
-        with open(path, "rb") as stream:
-            if stream.read(2) != b"PK":
-                raise ValueError("it is no .npz archive")
-            stream.seek(0)
-            with np.load(stream, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
+        held = {}
+        # np.load of numpy 1.19 prints a traceback of its own over a damaged archive.
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                with archive.open(name) as member:
+                    array = np.lib.format.read_array(member, allow_pickle=False)
+                    if member.read():  # also makes zipfile compare the checksum
+                        raise ValueError("%s is longer than it says" % name)
+                held[os.path.splitext(name)[0]] = array
+        return held
     except Exception as error:
         # zipfile and numpy have a dozen ways to fail on a damaged file; all mean the same here.
         raise UserError("codebook %s: cannot be read (%s: %s); copy it again or make it anew with "

@@ -11,18 +11,18 @@ import logging
 import os
 import threading
 import time
-from typing import Callable, List, Mapping, NamedTuple, Optional
+from typing import Callable, Mapping, NamedTuple
 
-from jetson_cluster import __version__, codebook, frame, health, policy, ranking, recipe
+from jetson_cluster import __version__, codebook, frame, health, policy, recipe
 from jetson_cluster.catalog import Catalog
 from jetson_cluster.config import Config, make_folders
-from jetson_cluster.downlink import QueueRow, write_queue
 from jetson_cluster.embedder import open_embedder
 from jetson_cluster.errors import WorldError
 from jetson_cluster.inbox import Inbox
 from jetson_cluster.ingest import Ingest
 from jetson_cluster.pipeline import Pipeline
 from jetson_cluster.placing import Placing
+from jetson_cluster.publisher import Publisher
 from jetson_cluster.records import MISSING, QUEUED
 from jetson_cluster.uplinked import Uplinked
 
@@ -99,15 +99,13 @@ class Daemon:
                             self._catalog.known, self._monotonic, self.wake.set)
         self._inbox.start()
         self._ingest = Ingest(self._pipeline, self._catalog, self._placing.record,
-                              self._inbox.take, self._inbox.give_back, self._batch, self._now)
+                              self._inbox, self._batch, self._now)
+        self._publisher = Publisher(config, self._catalog, self._placing, self._monotonic)
         started = self._monotonic()
-        self._dirty, self._published_at = True, started - config.queue.interval_s
-        self._verified_at, self._looked_at = started, started
+        self._looked_at = started
         self._status_at, self._changed = started - STATUS_IDLE_S, True
-        self._last_error, self._queue_failed = "", False
+        self._last_error = ""
         self._finished = []  # (time, images) of the last minute, for the rate
-        self._queue_s = 0.0
-        self._rows = None  # type: Optional[List[QueueRow]]
         self._notifier.ready()
 
     def _kept(self, name: str) -> str:
@@ -136,9 +134,9 @@ class Daemon:
         taken = self._ingest.step()
         self._finished.append((self._monotonic(), taken.added))
         placed = self._placing.place_some()
-        # A file that was known may bring an image back to the queue, so any file counts.
-        self._dirty = self._dirty or bool(taken.files or placed)
-        published = self._publish_if_due()
+        if taken.files or placed or self._catalog.disturbed:
+            self._publisher.stale = True
+        published = self._publish()
         self._changed = self._changed or bool(taken.files or placed or published)
         self._tell()
         return Step(taken.files, taken.added, taken.refused, placed, published)
@@ -147,16 +145,14 @@ class Daemon:
         """Finish what is in flight and publish it; take nothing new."""
         self._notifier.stopping()
         while self._ingest.finish_one().files:
-            self._dirty = True
-        self._publish_if_due(at_once=True)
+            self._publisher.stale = True
+        self._publish(at_once=True)
         self._tell(at_once=True)
 
     def next_due_s(self) -> float:
         """Seconds until a turn could find work although nothing set `wake`."""
-        due = min(LONGEST_WAIT_S, self._inbox.next_due_s())
-        if self._dirty:
-            due = min(due, self._published_at + self.config.queue.interval_s - self._monotonic())
-        return max(0.0, due)
+        return max(0.0, min(LONGEST_WAIT_S, self._inbox.next_due_s(),
+                            self._publisher.next_due_s()))
 
     @property
     def network_s(self) -> float:
@@ -181,12 +177,12 @@ class Daemon:
         self._looked_at = self._monotonic()
         if self._policy.poll():
             log.info("PolicyTaken: %s", self._policy.path)
-            self._dirty = True
+            self._publisher.stale = True
             self._warn_of_unknown_clusters()
         if self._codebook.poll():
             log.info("CodebookTaken: %s, %d clusters", self._codebook.path, self._codebook.value.k)
             self._placing.use(self._codebook.value)
-            self._dirty = True
+            self._publisher.stale = True
             self._warn_of_unknown_clusters()
         for uplinked in (self._policy, self._codebook):
             if uplinked.error:
@@ -199,75 +195,13 @@ class Daemon:
             log.warning("PolicyNamesNoCluster: %s speaks of clusters %s; the codebook has 0 to %d",
                         self._policy.path, unknown, self._placing.clusters - 1)
 
-    # ---- the queue file ----------------------------------------------------------------------
-
-    def _publish_if_due(self, at_once: bool = False) -> bool:
-        now = self._monotonic()
-        if now - self._verified_at >= self.config.inbox.rescan_s:
-            self._dirty = True  # files may have gone, which no event need have told
-        due = at_once or now - self._published_at >= self.config.queue.interval_s
-        if not (self._dirty and due):
-            return False
-        begun = time.perf_counter()
-        rows = self._queue_rows()
-        if rows is None:
-            return False
-        self._dirty, self._published_at, self._verified_at = False, now, now
-        if rows == self._rows and os.path.exists(self.config.queue.path):
-            return False  # looked through, nothing changed: spare the flash
-        try:
-            write_queue(self.config.queue.path, rows)
-        except OSError as error:
-            self._dirty = True
-            self._fail("QueueNotWritten", "%s: %s" % (self.config.queue.path, error),
-                       again=self._queue_failed)
-            self._queue_failed = True
-            return False
-        self._queue_failed, self._rows = False, rows
-        self._queue_s += time.perf_counter() - begun
-        return True
-
-    def _queue_rows(self) -> Optional[List[QueueRow]]:
-        """The head of the queue, every file of it there; None while images are placed anew."""
-        while True:
-            wanted = self._policy.value or policy.EMPTY
-            ranked = self._placing.order(wanted)
-            if ranked is None:
-                return None
-            held = self._catalog.rows([place.image for place in ranked])
-            gone = [row for row in held.values() if not os.path.lexists(row.path)]
-            # An inbox that is unmounted is no reason to think that its images are gone.
-            if not gone or not self._inbox.available:
-                break
-            for row in gone:
-                if self._catalog.mark_missing(row.image):
-                    log.warning("ImageMissing: %s is gone from the inbox", row.path)
-        rows, cumulative = [], 0
-        for rank, place in enumerate(ranked, 1):
-            row = held[place.image]
-            cumulative += row.bytes
-            rows.append(self._queue_row(rank, place, row, cumulative, wanted))
-        return rows
-
-    def _queue_row(self, rank, place, row, cumulative, wanted) -> QueueRow:
-        clustered = self._placing.clustered
-        label, spoken = ranking.names_of(wanted.labels if clustered else {}, row.cluster)
-        return QueueRow(
-            rank=rank, score="%.4g" % place.score, state=row.state,
-            cluster=str(row.cluster) if clustered else "", label=label,
-            novelty="%.2f" % row.novelty if clustered else "",
-            reason=ranking.reason(row, spoken, wanted.weights.get(row.cluster, 1.0), place,
-                                  clustered),
-            bytes=row.bytes, cumulative_bytes=cumulative, preview="",
-            captured_at=row.captured_at, sha256=row.sha256, path=row.path)
-
-    # ---- telling -----------------------------------------------------------------------------
-
-    def _fail(self, event: str, what: str, again: bool = False) -> None:
-        """Report a failure by its name; a repeated one is kept in the status only."""
-        self._last_error = "%s: %s" % (event, what)
-        if not again:
-            log.error("%s", self._last_error)
+    def _publish(self, at_once: bool = False) -> bool:
+        """Write the queue file if it is due; True if it was written."""
+        wanted = self._policy.value or policy.EMPTY
+        published = self._publisher.publish_if_due(wanted, self._inbox.available, at_once)
+        if self._publisher.error:
+            self._last_error = self._publisher.error
+        return published
 
     def _tell(self, at_once: bool = False) -> None:
         now = self._monotonic()
@@ -281,7 +215,8 @@ class Daemon:
         try:
             health.write_status(self.config.status_path, self._status(running=not at_once))
         except OSError as error:
-            self._fail("StatusNotWritten", "%s: %s" % (self.config.status_path, error))
+            self._last_error = "StatusNotWritten: %s: %s" % (self.config.status_path, error)
+            log.error("%s", self._last_error)
 
     def _status(self, running: bool) -> dict:
         now = self._monotonic()
@@ -307,7 +242,7 @@ class Daemon:
                                  ("decode", self._ingest.spent.decode_s),
                                  ("network", self._ingest.spent.network_s),
                                  ("catalog", self._ingest.spent.catalog_s),
-                                 ("queue", self._queue_s))},
+                                 ("queue", self._publisher.spent_s))},
             "disk": health.disk_of(self.config.state_dir),
             "last_error": self._last_error,
             "refusals": [{"path": refusal.path, "code": refusal.code, "reason": refusal.reason,

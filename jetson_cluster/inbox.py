@@ -138,7 +138,7 @@ class Inbox:
     def take(self, limit: int) -> List[Arrival]:
         """At most `limit` ready files, oldest first (by mtime, then path).
 
-        A file that looks the same is never given twice, unless given back. Raises only what `known`
+        Each is to be answered by done() or give_back(); until then it is not given again. Raises only what `known`
         raises; nothing is lost then, a thorough walk follows.
         """
         if not self._find_folder():
@@ -149,7 +149,6 @@ class Inbox:
             self._follow_hints()
             self._backlog.settle()
             self._walk()
-            self._backlog.prune()
         except Exception:
             # `known` failed with files in hand that nothing else remembers.
             self._want_thorough_walk()
@@ -163,6 +162,10 @@ class Inbox:
     def give_back(self, arrival: Arrival) -> None:
         """This taken file was not processed: offer it again."""
         self._backlog.give_back(arrival)
+
+    def done(self, arrival: Arrival) -> None:
+        """This taken file was dealt with: `known` vouches for it until it changes."""
+        self._backlog.done(arrival)
 
     def next_due_s(self) -> float:
         """Seconds until `take()` could find something new without an event."""

@@ -42,13 +42,15 @@ class Ingest:
 
     def __init__(self, pipeline: Pipeline, catalog: Catalog,
                  record: Callable[[List[Image], List[Refusal]], int],
-                 take: Callable[[int], List[Arrival]], give_back: Callable[[Arrival], None],
-                 batch: int, now: Callable[[], str]):
+                 source, batch: int, now: Callable[[], str]):
         """`record` writes one batch into the catalog and says how many images were new.
-        `take(limit)` gives files to read, [] when there are none at the moment; `give_back` gets
-        those that were written to while they were read."""
+
+        `source` is an Inbox or the like of it: take(limit) gives files to read, [] when there are
+        none at the moment; done(arrival) is called for those that are in the catalog and
+        give_back(arrival) for those that were written to while they were read.
+        """
         self._pipeline, self._catalog, self._write = pipeline, catalog, record
-        self._take, self._give_back, self._batch, self._now = take, give_back, batch, now
+        self._source, self._batch, self._now = source, batch, now
         self._suspects = []  # type: List[Arrival]
         self.spent = Spent(0, 0.0, 0.0, 0.0)
 
@@ -77,8 +79,10 @@ class Ingest:
         if outcome.changed:
             self._catalog.cancel_attempts(outcome.changed)
             for arrival in outcome.changed:
-                self._give_back(arrival)
+                self._source.give_back(arrival)
         added, catalog_s = self._record(outcome.images, outcome.refusals)
+        for arrival in set(outcome.arrivals) - set(outcome.changed):
+            self._source.done(arrival)
         spent = self.spent
         self.spent = Spent(
             spent.images + len(outcome.images), spent.decode_s + outcome.decode_s,
@@ -91,7 +95,9 @@ class Ingest:
         while len(self._pipeline) < BATCHES_AHEAD:
             batch, hopeless = self._next_batch()
             if hopeless:
-                self._record([], hopeless)
+                self._record([], [self._given_up(arrival) for arrival in hopeless])
+                for arrival in hopeless:
+                    self._source.done(arrival)
                 given_up += len(hopeless)
             elif not batch:
                 break
@@ -101,16 +107,15 @@ class Ingest:
         return given_up
 
     def _next_batch(self):
-        """(files to read now, refusals of files given up); both empty when nothing is there."""
+        """(files to read now, files given up); both empty when nothing is there."""
         if self._suspects:
             return ([] if len(self._pipeline) else [self._suspects.pop(0)]), []
-        batch = self._take(self._batch)
+        batch = self._source.take(self._batch)
         tried = self._catalog.attempts(batch)
         hopeless = [arrival for arrival in batch if tried.get(arrival.path, 0) >= MOST_ATTEMPTS]
         self._suspects = [arrival for arrival in batch
                           if 0 < tried.get(arrival.path, 0) < MOST_ATTEMPTS]
-        return ([arrival for arrival in batch if arrival.path not in tried],
-                [self._given_up(arrival) for arrival in hopeless])
+        return [arrival for arrival in batch if arrival.path not in tried], hopeless
 
     def _given_up(self, arrival: Arrival) -> Refusal:
         return Refusal(arrival.path, arrival.bytes, arrival.mtime_ns, "quarantined",

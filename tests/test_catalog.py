@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from jetson_cluster import catalog as catalogs
-from jetson_cluster import database
-from jetson_cluster import ranking
+from jetson_cluster import database, ranking
 from jetson_cluster.catalog import Catalog
 from jetson_cluster.codebook import NEIGHBOURS, Assessment
 from jetson_cluster.errors import UserError, WorldError

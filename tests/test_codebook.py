@@ -81,6 +81,7 @@ def test_a_crowd_of_centroids_closer_than_the_products_rounding_is_told_apart(sp
     centroids = (middle + spread * rows(2, 300, 1025)).astype(np.float32)
     points = (middle + spread * rows(3, 25, 1025)).astype(np.float32)
     assert_nearest(points, centroids, 4)
+    assert_nearest(points[:1], centroids, 4)  # one image goes another way
 
 
 @QUICK
@@ -89,9 +90,9 @@ def test_a_crowd_of_centroids_closer_than_the_products_rounding_is_told_apart(sp
 def test_equal_centroids_go_by_the_lower_number(seed, k, dimension, different):
     random = np.random.RandomState(seed)
     centroids = rows(seed, different, dimension)[random.randint(0, different, k)]
-    points = rows(seed + 1, 20, dimension)
-    found, best = assert_nearest(points, centroids, 4)
-    np.testing.assert_array_equal(found.index, best)
+    for count in (1, 20):
+        found, best = assert_nearest(rows(seed + 1, count, dimension), centroids, 4)
+        np.testing.assert_array_equal(found.index, best)
 
 
 def test_a_point_on_a_centroid_is_at_distance_nothing():

@@ -258,6 +258,17 @@ def test_an_image_that_is_gone_leaves_the_queue_and_returns_with_its_file(rover)
     assert sorted(rover.names()) == ["a.png", "b.png"]
 
 
+def test_an_image_that_returns_is_queued_again_while_the_daemon_runs(rover):
+    path = drop(rover.inbox, "a.png", "red", 1)
+    drop(rover.inbox, "b.png", "green", 1)
+    with rover.running():
+        until(lambda: (rover.state / "queue.csv").exists() and len(rover.names()) == 2)
+        path.rename(rover.folder / "aside.png")
+        until(lambda: rover.names() == ["b.png"])
+        (rover.folder / "aside.png").rename(path)
+        until(lambda: len(rover.names()) == 2)
+
+
 def test_a_rewritten_file_is_another_image_and_the_old_one_is_not_promised(rover):
     path = drop(rover.inbox, "a.png", "red", 1)
     rover.once()
@@ -358,14 +369,8 @@ def test_a_queue_that_cannot_be_written_is_told_and_written_when_it_can_be(rover
     with daemon.Daemon(rover.settings("queue.path=%s/queue.csv" % blocked), environment={}) as opened:
         blocked.rmdir()
         blocked.write_text("a file where the folder was")
-        while not opened._catalog.counts["queued"]:
-            opened.step()
-            opened.wake.wait(0.02)
-        time.sleep(0.15)
-        opened.step()
-        assert "QueueNotWritten" in opened._last_error
+        until(lambda: opened.step() and opened.settled)
+        until(lambda: opened.step() and "QueueNotWritten" in rover.status()["last_error"])
         blocked.unlink()
         blocked.mkdir()
-        time.sleep(0.15)
-        opened.step()
-        assert (blocked / "queue.csv").exists()
+        until(lambda: opened.step() and (blocked / "queue.csv").exists())

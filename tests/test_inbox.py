@@ -309,6 +309,7 @@ def test_a_file_given_back_after_it_was_rewritten_settles_first(make, folder, cl
     assert [arrival.bytes for arrival in rewritten] == [16]
     inbox.give_back(taken[0])  # late, and about a file that is no more
     assert inbox.take(10) == []
+    assert take_settled(inbox, clock) == []
 
 
 def test_what_is_known_is_not_offered_until_it_changes(make, folder, clock):
@@ -323,7 +324,7 @@ def test_what_is_known_is_not_offered_until_it_changes(make, folder, clock):
     assert names(take_settled(inbox, clock)) == ["a.jpg"]
 
 
-def test_taken_files_are_forgotten_once_they_are_known(make, folder, clock):
+def test_a_file_that_is_done_is_known_or_offered_again(make, folder, clock):
     for number in range(1200):
         write(os.path.join(folder, str(number)))
     catalogued, asked = set(), []
@@ -334,13 +335,17 @@ def test_taken_files_are_forgotten_once_they_are_known(make, folder, clock):
 
     inbox = make(known=known)
     while not inbox.drained:
-        catalogued.update(arrival.path for arrival in inbox.take(100))
+        for arrival in inbox.take(100):
+            catalogued.add(arrival.path)
+            inbox.done(arrival)
         clock.advance(1.0)
     assert len(catalogued) == 1200 and max(asked) <= 500
-    assert len(inbox._backlog._taken) <= 1000
-    for path in list(catalogued)[:100]:
-        inbox.notice(path, CHANGED)
+    path = os.path.join(folder, "7")
+    inbox.notice(path, CHANGED)
     assert take_settled(inbox, clock) == []
+    catalogued.remove(path)  # the catalog wants it once more
+    inbox.notice(path, CHANGED)
+    assert names(take_settled(inbox, clock)) == ["7"]
 
 
 def test_a_file_that_changes_or_vanishes_while_it_waits_is_not_offered(make, folder, clock):
@@ -360,22 +365,26 @@ def test_a_file_that_changes_or_vanishes_while_it_waits_is_not_offered(make, fol
 
 
 def test_nothing_is_lost_when_known_fails(make, folder, elsewhere, clock):
-    failing = [True]
+    failing = [False]
 
     def known(arrivals):
         if failing[0]:
             raise RuntimeError("the catalog is locked")
         return set()
 
-    write(os.path.join(folder, "walked.jpg"))
-    hinted = write(os.path.join(folder, "hinted.jpg"))
-    inbox = make(known=known)
-    for _ in range(3):
-        inbox.notice(hinted, RENAMED)
+    inbox = make(known=known, rescan_s=30.0)
+    inbox.take(10)
+    for name, told in (("hinted.jpg", True), ("walked.jpg", False)):
+        path = write(os.path.join(folder, name))
+        if told:
+            inbox.notice(path, RENAMED)
+        else:
+            clock.advance(30.0)
+        failing[0] = True
         with pytest.raises(RuntimeError):
             inbox.take(10)
-    failing[0] = False
-    assert sorted(names(take_settled(inbox, clock))) == ["hinted.jpg", "walked.jpg"]
+        failing[0] = False
+        assert names(take_settled(inbox, clock)) == [name]
 
 
 # ---- walks, when events are lost -------------------------------------------------------------
@@ -884,6 +893,7 @@ class AnyOrder(RuleBasedStateMachine):
         arrival = self.in_flight.pop(0)
         if processed:
             self.catalogued.add(arrival[:3])
+            self.inbox.done(arrival)
         else:
             self.offered.discard(arrival)
             self.inbox.give_back(arrival)

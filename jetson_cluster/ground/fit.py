@@ -123,7 +123,7 @@ def embed_archive(catalog: Catalog, model: recipe.Model, arrivals: Sequence[Arri
                   batch: int) -> None:
     """Bring every file into the catalog that is not in it yet, with progress on standard error."""
     known = catalog.known(arrivals)
-    left = deque(arrival for arrival in arrivals if arrival.path not in known)
+    left = [arrival for arrival in arrivals if arrival.path not in known]
     if known:
         print("%d of %d files are embedded already" % (len(known), len(arrivals)))
     if not left:
@@ -133,15 +133,29 @@ def embed_archive(catalog: Catalog, model: recipe.Model, arrivals: Sequence[Arri
                   frame.Limits(limits["max_file_bytes"], limits["max_pixels"],
                                limits["sixteen_bit_white"]), utc_now) as pipeline:
         print("embedding %d files with %s" % (len(left), pipeline.embedder.description))
-        ingest = Ingest(
-            pipeline, catalog, lambda images, refusals: len(catalog.record(
-                images, nowhere(len(images)), refusals)),
-            lambda limit: [left.popleft() for _ in range(min(limit, len(left)))],
-            lambda arrival: left.append(seen(arrival.path)),
-            batch or model.recipe.max_batch, utc_now)
+        files = Files(left)
+        ingest = Ingest(pipeline, catalog, lambda images, refusals: len(catalog.record(
+            images, nowhere(len(images)), refusals)), files, batch or model.recipe.max_batch,
+            utc_now)
         progress = Progress(len(left))
-        while left or ingest.busy:
+        while files.left or ingest.busy:
             progress.add(ingest.step().files)
+
+
+class Files:
+    """A list of files as ingest takes them."""
+
+    def __init__(self, arrivals: Sequence[Arrival]):
+        self.left = deque(arrivals)
+
+    def take(self, limit: int) -> List[Arrival]:
+        return [self.left.popleft() for _ in range(min(limit, len(self.left)))]
+
+    def give_back(self, arrival: Arrival) -> None:
+        self.left.append(seen(arrival.path))
+
+    def done(self, arrival: Arrival) -> None:
+        """The catalog keeps account; nothing to do here."""
 
 
 def nowhere(count: int) -> Placement:

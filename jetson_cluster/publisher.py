@@ -1,0 +1,107 @@
+"""Keeps the queue file on disk true to the catalog.
+
+In: the catalog, where its images belong, and the policy. Out: `queue.csv`, rewritten when it is stale
+and due, never more often than the config says, and only if it would differ.
+"""
+
+import logging
+import os
+import time
+from typing import Callable, Dict, List, Optional
+
+from jetson_cluster import ranking
+from jetson_cluster.catalog import Catalog
+from jetson_cluster.config import Config
+from jetson_cluster.downlink import QueueRow, write_queue
+from jetson_cluster.placing import Placing
+from jetson_cluster.policy import Policy
+from jetson_cluster.ranking import Ranked
+from jetson_cluster.records import Row
+
+log = logging.getLogger(__name__)
+
+
+class Publisher:
+    """Writes one queue file. `stale` is set by whoever changed what it is made from."""
+
+    def __init__(self, config: Config, catalog: Catalog, placing: Placing,
+                 monotonic: Callable[[], float]):
+        self._path, self._interval_s = config.queue.path, config.queue.interval_s
+        self._verify_s = config.inbox.rescan_s
+        self._catalog, self._placing, self._monotonic = catalog, placing, monotonic
+        self._published_at = monotonic() - self._interval_s
+        self._verified_at = monotonic()
+        self._rows = None  # type: Optional[List[QueueRow]]
+        self.stale = True
+        self.error = ""  # why the file could not be written, "" once it could
+        self.spent_s = 0.0
+
+    def next_due_s(self) -> float:
+        """Seconds until there may be something to do; not below 0 by much."""
+        now = self._monotonic()
+        verify_due = self._verified_at + self._verify_s - now
+        publish_due = self._published_at + self._interval_s - now
+        return min(verify_due, publish_due) if self.stale else verify_due
+
+    def publish_if_due(self, policy: Policy, inbox_available: bool, at_once: bool = False) -> bool:
+        """Write the file if it is stale and due (or `at_once`); True if it was written.
+
+        While images are placed anew the file stays as it is. A failure to write is told once, kept
+        in `error`, and tried again.
+        """
+        now = self._monotonic()
+        if now - self._verified_at >= self._verify_s:
+            self.stale = True  # files may have gone, which no event need have told
+        if not self.stale or not (at_once or now - self._published_at >= self._interval_s):
+            return False
+        begun = time.perf_counter()
+        rows = self._make_rows(policy, inbox_available)
+        self._verified_at = now
+        if rows is None:
+            return False
+        self._published_at, self.stale = now, False
+        if rows == self._rows and os.path.exists(self._path):
+            return False  # looked through, nothing changed: spare the flash
+        try:
+            write_queue(self._path, rows)
+        except OSError as error:
+            self.stale = True
+            if not self.error:
+                log.error("QueueNotWritten: %s: %s", self._path, error)
+            self.error = "QueueNotWritten: %s: %s" % (self._path, error)
+            return False
+        self._rows, self.error = rows, ""
+        self.spent_s += time.perf_counter() - begun
+        return True
+
+    def _make_rows(self, policy: Policy, inbox_available: bool) -> Optional[List[QueueRow]]:
+        """The head of the queue, every file of it there; None while images are placed anew."""
+        while True:
+            ranked = self._placing.order(policy)
+            if ranked is None:
+                return None
+            held = self._catalog.rows([place.image for place in ranked])
+            gone = [row for row in held.values() if not os.path.lexists(row.path)]
+            # An inbox that is unmounted is no reason to think that its images are gone.
+            if not gone or not inbox_available:
+                return self._describe(ranked, held, policy)
+            for row in gone:
+                if self._catalog.mark_missing(row.image):
+                    log.warning("ImageMissing: %s is gone from the inbox", row.path)
+
+    def _describe(self, ranked: List[Ranked], held: Dict[int, Row], policy: Policy
+                  ) -> List[QueueRow]:
+        clustered, rows, cumulative = self._placing.clustered, [], 0
+        for rank, place in enumerate(ranked, 1):
+            row = held[place.image]
+            cumulative += row.bytes
+            label, spoken = ranking.names_of(policy.labels if clustered else {}, row.cluster)
+            rows.append(QueueRow(
+                rank=rank, score="%.4g" % place.score, state=row.state,
+                cluster=str(row.cluster) if clustered else "", label=label,
+                novelty="%.2f" % row.novelty if clustered else "",
+                reason=ranking.reason(row, spoken, policy.weights.get(row.cluster, 1.0), place,
+                                      clustered),
+                bytes=row.bytes, cumulative_bytes=cumulative, preview="",
+                captured_at=row.captured_at, sha256=row.sha256, path=row.path))
+        return rows
