@@ -6,6 +6,7 @@ one line on standard error.
 
 import argparse
 import importlib
+import io
 import logging
 import os
 import sqlite3
@@ -38,7 +39,9 @@ VERBS = (
 
 def main(arguments: Optional[List[str]] = None) -> int:
     """Run one verb; return its exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        arguments = sys.argv[1:]
+        _print_anything()
     parser = _parser(arguments)
     args = parser.parse_args(arguments)
     _start_logging(getattr(args, "verbose", False))
@@ -54,6 +57,16 @@ def main(arguments: Optional[List[str]] = None) -> int:
         return 0
     except KeyboardInterrupt:
         return _failed("interrupted", 130)
+
+
+def _print_anything() -> None:
+    """No name of a file or cluster may end the program because the terminal cannot show it."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        # Python 3.6 has no reconfigure().
+        setattr(sys, name, io.TextIOWrapper(
+            stream.detach(), encoding=stream.encoding, errors="backslashreplace",
+            line_buffering=stream.line_buffering or name == "stderr"))
 
 
 def _failed(message: str, exit_code: int) -> int:

@@ -6,7 +6,6 @@ also after a power cut (temp file, fsync, rename, fsync of the folder).
 
 import hashlib
 import os
-import tempfile
 from typing import BinaryIO, Callable
 
 
@@ -17,16 +16,17 @@ def write_atomically(path: str, content: bytes) -> None:
 
 def replace_atomically(path: str, write: Callable[[BinaryIO], object]) -> None:
     """Replace the file at `path` by what `write(stream)` writes; raises OSError, old file kept."""
-    folder = os.path.dirname(os.path.abspath(path))
-    descriptor, temporary = tempfile.mkstemp(
-        dir=folder, prefix="." + os.path.basename(path) + ".", suffix=".tmp")
+    folder, name = os.path.split(os.path.abspath(path))
+    # Always the same name: what a power cut leaves behind is overwritten, not gathered. Each of our
+    # files has one writer at a time.
+    temporary = os.path.join(folder, "." + name + ".tmp")
+    descriptor = os.open(
+        temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
-        # mkstemp makes the file private; the queue is read by other users' software.
-        os.chmod(temporary, 0o644)
         os.rename(temporary, path)
     except BaseException:
         if os.path.exists(temporary):

@@ -132,6 +132,19 @@ def test_a_catalog_of_another_model_is_refused_by_name(rover, tiny, tmp_path):
     assert "tiny/pooled" in line and "another/pooled" in line and "catalog.sqlite" in line
 
 
+def test_names_that_the_terminal_cannot_show_are_shown_in_part(rover):
+    odd = os.fsencode(str(rover.parent / "inbox")) + b"/caf\xe9-\xc3\xa9.txt"
+    with open(odd, "wb") as stream:
+        stream.write(b"no image")
+    call("once", "--config", rover)
+    for language in ("C", "C.UTF-8"):
+        done = subprocess.Popen(COMMAND + ["status", "--config", str(rover)],
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                env=dict(os.environ, LC_ALL=language, PYTHONCOERCECLOCALE="0"))
+        out, err = done.communicate(timeout=60)
+        assert done.returncode == 0 and b"caf" in out and not err
+
+
 def test_a_reader_that_stops_reading_causes_no_complaint(rover):
     call("once", "--config", rover)
     done = subprocess.Popen(

@@ -28,13 +28,20 @@ def test_a_file_is_made_and_replaced_and_nothing_else_is_left(path, tmp_path):
     assert os.listdir(str(tmp_path)) == ["queue.csv"]
 
 
-def test_others_may_read_it_whatever_the_umask(path):
-    umask = os.umask(0o077)
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_the_umask_decides_who_may_read_it(path, umask, mode):
+    before = os.umask(umask)
     try:
         files.write_atomically(path, b"x")
     finally:
-        os.umask(umask)
-    assert os.stat(path).st_mode & 0o777 == 0o644
+        os.umask(before)
+    assert os.stat(path).st_mode & 0o777 == mode
+
+
+def test_what_a_power_cut_left_behind_is_overwritten_not_gathered(path, tmp_path):
+    (tmp_path / ".queue.csv.tmp").write_bytes(b"half of it")
+    files.write_atomically(path, b"x")
+    assert os.listdir(str(tmp_path)) == ["queue.csv"]
 
 
 def test_a_name_that_is_not_utf8_can_be_written_to(tmp_path):

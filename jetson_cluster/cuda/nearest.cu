@@ -294,12 +294,16 @@ __device__ __forceinline__ void leave(const Work& work, int row, Ranked mine, in
         work.partial[partial_of(row, blockIdx.y) + lane] = mine;
         __threadfence();
     }
-    __syncwarp();
 }
 
-// True in exactly one of the gridDim.y blocks of a ticket, the last; the ticket is 0 again then.
+// By one thread, after a barrier that follows every `leave` of its block: true in exactly one of the
+// gridDim.y blocks of a ticket, the last to come; the ticket is 0 again then. The fence before makes
+// what the block left visible ahead of the ticket, the one after keeps later reads behind it.
 __device__ __forceinline__ bool is_last(unsigned* ticket) {
-    return atomicInc(ticket, gridDim.y - 1) == gridDim.y - 1;
+    __threadfence();
+    const bool last = atomicInc(ticket, gridDim.y - 1) == gridDim.y - 1;
+    __threadfence();
+    return last;
 }
 
 // The answer for a row out of what every block left for it, by one warp.
@@ -366,14 +370,13 @@ __device__ __forceinline__ void few(const Work& work, const Stored* centroids) {
         return;
     }
     leave(work, row, mine, lane);
+    __syncwarp();
     int last = 0;
     if (lane == 0) {
         last = is_last(work.tickets + row);
     }
-    last = __shfl_sync(ALL, last, 0);
-    if (last) {
-        __threadfence();
-        __syncwarp();
+    __syncwarp();
+    if (__shfl_sync(ALL, last, 0)) {
         merge(work, row, lane);
     }
 }
@@ -571,7 +574,6 @@ __device__ __forceinline__ void many(const Work& work, const Stored* centroids,
     }
     __syncthreads();  // every thread knows whether its block is the last
     if (last) {
-        __threadfence();
         for (int at = warp; at < rows_here; at += WARPS) {
             merge(work, first_row + at, lane);
         }
@@ -582,7 +584,7 @@ __device__ __forceinline__ void many(const Work& work, const Stored* centroids,
 
 extern "C" {
 
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
 nearest_few_half(const float* embeddings, int rows, const __half* centroids, int k, int dimension,
                  int slice, int neighbours, int* index, float* distance,
                  unsigned long long* partial, unsigned* tickets) {
@@ -591,7 +593,7 @@ nearest_few_half(const float* embeddings, int rows, const __half* centroids, int
     few(work, centroids);
 }
 
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
 nearest_few_float(const float* embeddings, int rows, const float* centroids, int k, int dimension,
                   int slice, int neighbours, int* index, float* distance,
                   unsigned long long* partial, unsigned* tickets) {
