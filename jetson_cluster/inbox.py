@@ -138,8 +138,8 @@ class Inbox:
     def take(self, limit: int) -> List[Arrival]:
         """At most `limit` ready files, oldest first (by mtime, then path).
 
-        Each is to be answered by done() or give_back(); until then it is not given again. Raises only what `known`
-        raises; nothing is lost then, a thorough walk follows.
+        Each is to be answered by done() or give_back(); until then it is not given again. Raises
+        only what `known` raises; nothing is lost then, a thorough walk follows.
         """
         if not self._find_folder():
             return []

@@ -363,7 +363,7 @@ def stones(width, height):
     return picture
 
 
-# 1209 is one more than a multiple of 8: the last column of what the decoder shrinks is mostly empty.
+# 1209 is one more than a multiple of 8: the last column the decoder shrinks is mostly empty.
 @pytest.mark.parametrize("size, wanted", [((1600, 1200), (299, 299)), ((1209, 1209), (75, 75))])
 def test_a_large_jpeg_decoded_small_looks_the_same(size, wanted, put):
     content = saved(stones(*size), "JPEG", quality=90)

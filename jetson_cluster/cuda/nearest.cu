@@ -324,8 +324,8 @@ __device__ void merge(const Work& work, int row, int lane) {
 // Grid: (rows, splits). Blocks of one split come after one another, so what one row's block reads
 // of the centroids is still in the cache for the next row's.
 template <typename Stored>
-__device__ __forceinline__ void few(const Work& work, const Stored* centroids) {
-    __shared__ Ranked found[WARPS * NEIGHBOURS];
+__device__ __forceinline__ void few(const Work& work, const Stored* centroids,
+                                    Ranked (&found)[WARPS * NEIGHBOURS]) {
     const int lane = threadIdx.x % WARP;
     const int warp = threadIdx.x / WARP;
     const int row = blockIdx.x;
@@ -390,6 +390,12 @@ union Scratch {
     Ranked proposed[TILE_ROWS][SCANNERS * CANDIDATES];
 };
 
+struct Shared {
+    Scratch scratch;
+    float halves[TILE_CENTROIDS];  // of the tile's centroids
+    int last;
+};
+
 // What one warp makes of a row's proposals: its nearest of this block's centroids, in lane order.
 template <typename Stored>
 __device__ Ranked settle(const Work& work, const Stored* centroids, int row, int first, int end,
@@ -437,10 +443,8 @@ __device__ Ranked settle(const Work& work, const Stored* centroids, int row, int
 // Grid: (tiles of TILE_ROWS rows, splits). A thread makes 4 x 8 of a tile's products.
 template <typename Stored>
 __device__ __forceinline__ void many(const Work& work, const Stored* centroids,
-                                     const float* half_norms, float doubt) {
-    __shared__ Scratch scratch;
-    __shared__ float halves[TILE_CENTROIDS];
-    __shared__ int last;
+                                     const float* half_norms, float doubt, Shared& shared) {
+    Scratch& scratch = shared.scratch;
     const int thread = threadIdx.x;
     const int lane = thread % WARP;
     const int warp = thread / WARP;
@@ -487,7 +491,7 @@ __device__ __forceinline__ void many(const Work& work, const Stored* centroids,
         load_4(row, own_part * 4, in_row, aligned, from_row);
         load_8(centroid, from_centroid);
         for (int depth = 0; depth < stride; depth += TILE_DEPTH) {
-            __syncthreads();  // what was in scratch and in halves has been used
+            __syncthreads();  // what was in shared memory has been used
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
                 scratch.tile.rows[own_part * 4 + i][own_row] = from_row[i];
@@ -498,7 +502,7 @@ __device__ __forceinline__ void many(const Work& work, const Stored* centroids,
                 scratch.tile.centroids[own_half * EACH + i][own_centroid] = from_centroid[i];
             }
             if (depth == 0 && own_half == 0) {
-                halves[own_centroid] = centroid_exists ? half_norms[tile + own_centroid] : 0.0f;
+                shared.halves[own_centroid] = centroid_exists ? half_norms[tile + own_centroid] : 0.0f;
             }
             __syncthreads();  // the tile is there
             if (depth + TILE_DEPTH < stride) {  // on its way while this tile is multiplied
@@ -543,7 +547,7 @@ __device__ __forceinline__ void many(const Work& work, const Stored* centroids,
                 const int column = half * STAGED + at;
                 if (tile + column < end) {
                     // Half the squared distance, less the row's own part, which is the same for all.
-                    const float key = halves[column] - scratch.staged[own_row][at] * shrink;
+                    const float key = shared.halves[column] - scratch.staged[own_row][at] * shrink;
                     insert(best, ranked(key, tile + column));
                 }
             }
@@ -570,10 +574,10 @@ __device__ __forceinline__ void many(const Work& work, const Stored* centroids,
     }
     __syncthreads();  // every warp has left what it found
     if (thread == 0) {
-        last = is_last(work.tickets + blockIdx.x);
+        shared.last = is_last(work.tickets + blockIdx.x);
     }
     __syncthreads();  // every thread knows whether its block is the last
-    if (last) {
+    if (shared.last) {
         for (int at = warp; at < rows_here; at += WARPS) {
             merge(work, first_row + at, lane);
         }
@@ -590,7 +594,8 @@ nearest_few_half(const float* embeddings, int rows, const __half* centroids, int
                  unsigned long long* partial, unsigned* tickets) {
     const Work work = {embeddings, rows, k, dimension, slice, neighbours,
                        index, distance, partial, tickets};
-    few(work, centroids);
+    __shared__ Ranked found[WARPS * NEIGHBOURS];
+    few(work, centroids, found);
 }
 
 __global__ void __launch_bounds__(256, 4)
@@ -599,7 +604,8 @@ nearest_few_float(const float* embeddings, int rows, const float* centroids, int
                   unsigned long long* partial, unsigned* tickets) {
     const Work work = {embeddings, rows, k, dimension, slice, neighbours,
                        index, distance, partial, tickets};
-    few(work, centroids);
+    __shared__ Ranked found[WARPS * NEIGHBOURS];
+    few(work, centroids, found);
 }
 
 __global__ void __launch_bounds__(256, 2)
@@ -609,7 +615,8 @@ nearest_many_half(const float* embeddings, int rows, const __half* centroids, in
                   float doubt) {
     const Work work = {embeddings, rows, k, dimension, slice, neighbours,
                        index, distance, partial, tickets};
-    many(work, centroids, half_norms, doubt);
+    __shared__ Shared shared;
+    many(work, centroids, half_norms, doubt, shared);
 }
 
 __global__ void __launch_bounds__(256, 2)
@@ -619,7 +626,8 @@ nearest_many_float(const float* embeddings, int rows, const float* centroids, in
                    float doubt) {
     const Work work = {embeddings, rows, k, dimension, slice, neighbours,
                        index, distance, partial, tickets};
-    many(work, centroids, half_norms, doubt);
+    __shared__ Shared shared;
+    many(work, centroids, half_norms, doubt, shared);
 }
 
 }  // extern "C"
