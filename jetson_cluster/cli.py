@@ -113,6 +113,7 @@ def _start_logging(verbose: bool) -> None:
                                                 "%H:%M:%S"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
+    logging.captureWarnings(True)  # Pillow's, about odd tags in a file
     root.setLevel(logging.DEBUG if verbose else logging.INFO)
     logging.getLogger("PIL").setLevel(logging.WARNING)  # its debug lines tell nothing of ours
     logging.getLogger("watchdog").setLevel(logging.WARNING)

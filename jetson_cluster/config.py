@@ -76,7 +76,7 @@ DEFAULTS = {
         "settle_s": 1.0,
         "rescan_s": 30.0,
         "max_file_bytes": 64 * 1024 * 1024,
-        "max_pixels": 50 * 1000 * 1000,
+        "max_pixels": 25 * 1000 * 1000,
         "sixteen_bit_white": 65535,
     },
     "queue": {

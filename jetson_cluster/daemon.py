@@ -234,6 +234,7 @@ class Daemon:
             "queued_bytes": self._catalog.queued_bytes,
             "files_refused": counts["refused"],
             "inbox": {"path": self.config.inbox.path, "available": self._inbox.available,
+                      "watched": self._inbox.watching,
                       "ready": self._inbox.backlog, "settling": self._inbox.settling},
             "placing_anew": {"done": progress.done, "total": progress.total},
             "images_per_s": round(sum(images for _, images in self._finished) / RATE_WINDOW_S, 2),

@@ -73,7 +73,7 @@ class Limits(NamedTuple):
     for a camera that writes 12-bit numbers into 16."""
 
     max_bytes: int = 64 * 1024 * 1024
-    max_pixels: int = 50 * 1000 * 1000
+    max_pixels: int = 25 * 1000 * 1000
     sixteen_bit_white: int = 65535
 
 

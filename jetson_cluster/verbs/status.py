@@ -21,6 +21,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def inbox_trouble(status: dict) -> str:
+    """What the operator should know of the inbox, "" if all is well."""
+    if not status["inbox"]["available"]:
+        return " - NOT AVAILABLE (unmounted?)"
+    if status["running"] and not status["inbox"]["watched"]:
+        return " - no events from it; new files are found by looking now and then"
+    return ""
+
+
 def describe(status: dict) -> str:
     """The status in lines for people."""
     inbox, codebook, placing = status["inbox"], status["codebook"], status["placing_anew"]
@@ -35,8 +44,7 @@ def describe(status: dict) -> str:
             status["images"]["queued"], in_units(status["queued_bytes"]),
             status["images"]["missing"])),
         ("inbox", "%s: %d ready, %d settling%s" % (
-            inbox["path"], inbox["ready"], inbox["settling"],
-            "" if inbox["available"] else " - NOT AVAILABLE (unmounted?)")),
+            inbox["path"], inbox["ready"], inbox["settling"], inbox_trouble(status))),
         ("speed", "%.2f images/s over the last minute; ms an image: %s" % (
             status["images_per_s"], ", ".join(
                 "%s %.1f" % pair for pair in sorted(status["ms_per_image"].items())))),

@@ -20,9 +20,9 @@ COMMON = ["g++", "-std=c++14", "-fno-strict-aliasing", "-ffp-contract=off", "-Wa
           "-I" + str(FAKES), "-include", "cuda_on_cpu.h"]
 SANITIZERS = ["-fsanitize=address,undefined", "-fsanitize-sections=cuda_shared",
               "-fno-sanitize-recover=all"]
+# Flags for the kernel, flags for the rest, more sources. Only the kernel is watched.
 FLAVOURS = {
-    # (flags for the kernel, flags for the rest and for linking, more sources)
-    "checked": (["-O1", "-g"] + SANITIZERS, ["-O1", "-g"] + SANITIZERS, []),
+    "checked": (["-O1", "-g"] + SANITIZERS, ["-O2"], []),
     "races": (["-O1", "-fsanitize=thread"], ["-O2", "-DWATCH_RACES"], ["races.cpp"]),
 }
 
@@ -45,38 +45,53 @@ def kernel_names(source: pathlib.Path) -> List[str]:
 
 
 def build(source: pathlib.Path, flavour: str, folder: pathlib.Path) -> pathlib.Path:
-    """Compiles a .cu file, unchanged, into a worker program; raises CalledProcessError."""
+    """Compiles a .cu file, unchanged, into a worker program; raises CalledProcessError.
+
+    What does not depend on the kernel is compiled once a folder.
+    """
     kernel_flags, other_flags, more = FLAVOURS[flavour]
-    names = "".join("X({})".format(name) for name in kernel_names(source))
     objects = []
-    for file, flags in [("kernels.cpp", kernel_flags)] + [
-            (name, other_flags) for name in ["fibers.cpp", "worker.cpp"] + more]:
-        objects.append(folder / "{}-{}-{}.o".format(source.stem, flavour, file))
-        subprocess.check_call(
-            COMMON + flags + ["-DKERNEL_SOURCE=\"{}\"".format(source), "-DKERNEL_NAMES=" + names,
-                              "-c", str(FAKES / file), "-o", str(objects[-1])])
-    program = folder / "{}-{}".format(source.stem, flavour)
-    linking = [flag for flag in other_flags if flag.startswith("-fsanitize")]
+    for file in ["fibers.cpp", "worker.cpp"] + more:
+        objects.append(folder / "{}-{}.o".format(flavour, file))
+        if not objects[-1].exists():
+            _compile(other_flags, FAKES / file, objects[-1])
+    names = "".join("X({})".format(name) for name in kernel_names(source))
+    objects.append(folder / "{}-{}.o".format(flavour, source.stem))
+    _compile(kernel_flags + ["-DKERNEL_SOURCE=\"{}\"".format(source), "-DKERNEL_NAMES=" + names],
+             FAKES / "kernels.cpp", objects[-1])
+    program = folder / "{}-{}".format(flavour, source.stem)
+    # races.cpp stands in for what the compiler would link for -fsanitize=thread.
+    linking = SANITIZERS if flavour == "checked" else []
     subprocess.check_call(["g++"] + linking + [str(path) for path in objects] + ["-o", str(program)])
     return program
 
 
+def _compile(flags, source, target):
+    subprocess.check_call(COMMON + flags + ["-c", str(source), "-o", str(target)])
+
+
 class Worker:
-    """A running worker program; a context manager."""
+    """A worker program, started when needed and again after a fault; a context manager."""
 
     def __init__(self, program):
-        self.errors = tempfile.TemporaryFile()
-        self.process = subprocess.Popen(
-            [str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors)
+        self.program = program
+        self.process = None
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.process.stdin.close()
-        self.process.stdout.close()
-        self.process.wait()
-        self.errors.close()
+        if self.process is not None:
+            self.process.stdin.close()
+            self.process.stdout.close()
+            self.process.wait()
+            self.errors.close()
+            self.process = None
+
+    def _start(self):
+        self.errors = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(
+            [str(self.program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors)
 
     def launch(self, name, grid, parameters, block=256, seed=0):
         """Runs a kernel; `Memory` parameters are changed in place. Raises KernelFault.
@@ -89,13 +104,13 @@ class Worker:
             content = (parameter.array if is_memory else parameter).tobytes()
             offset = parameter.offset if is_memory else 0
             request.append(struct.pack("<3I", is_memory, offset, len(content)) + content)
-        try:
-            self.process.stdin.write(b"".join(request))
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            raise KernelFault(self._last_words())
+        if self.process is None:
+            self._start()
+        self.process.stdin.write(b"".join(request))
+        self.process.stdin.flush()
         problem = self._read(struct.unpack("<I", self._read(4))[0]).decode("utf-8")
         if problem:
+            self.__exit__()
             raise KernelFault(problem)
         for parameter in parameters:
             if isinstance(parameter, Memory):
@@ -106,13 +121,12 @@ class Worker:
     def _read(self, count):
         content = self.process.stdout.read(count)
         if len(content) != count:
-            raise KernelFault(self._last_words())
+            self.process.wait()
+            self.errors.seek(0)
+            words = self.errors.read().decode("utf-8", "replace")
+            self.__exit__()
+            raise KernelFault(words or "the worker ended without a word")
         return content
-
-    def _last_words(self):
-        self.process.wait()
-        self.errors.seek(0)
-        return self.errors.read().decode("utf-8", "replace") or "the worker ended without a word"
 
 
 def _text(text):

@@ -20,14 +20,19 @@ Watcher* watcher = nullptr;
 
 namespace {
 
-const size_t STACK_BYTES = 256 * 1024;
+const size_t STACK_BYTES = 64 * 1024;
 const int LANES = 32;
 const size_t MOST_EXCHANGED = 16;
 
 enum State { READY, AT_BLOCK_BARRIER, AT_WARP_BARRIER, DONE };
 
+// Where to go on. The compiler's own setjmp: swapcontext asks the operating system at every switch,
+// and the C library's longjmp refuses to leave a stack.
+typedef void* Place[5];
+
 struct Fiber {
-    ucontext_t context;
+    Place place;
+    bool started;
     std::unique_ptr<char[]> stack;
     State state;
     int line;
@@ -40,30 +45,62 @@ struct Fiber {
 
 std::vector<Fiber> fibers;
 std::mt19937 generator;
-ucontext_t scheduler;
+Place scheduler;
 int current = -1;
 const std::function<void()>* body = nullptr;
 std::string failure;
 
-void enter() {
-    (*body)();
-    fibers[current].state = DONE;
-    swapcontext(&fibers[current].context, &scheduler);
+// `noipa`: the compiler must not conclude from what these functions do what has changed when they
+// come back; other fibers have run in between.
+__attribute__((noipa, noreturn)) void go_to(Place& place) {
+    __builtin_longjmp(place, 1);
+}
+
+__attribute__((noipa)) void to_scheduler() {
+    Fiber& fiber = fibers[current];
+    if (!__builtin_setjmp(fiber.place)) {
+        go_to(scheduler);
+    }
+}
+
+// A fiber's whole life: one turn of the loop for each block.
+void live() {
+    for (;;) {
+        (*body)();
+        fibers[current].state = DONE;
+        to_scheduler();
+    }
+}
+
+__attribute__((noipa, noreturn)) void start(Fiber& fiber) {
+    static ucontext_t context;
+    getcontext(&context);
+    context.uc_stack.ss_sp = fiber.stack.get();
+    context.uc_stack.ss_size = STACK_BYTES;
+    context.uc_link = nullptr;
+    makecontext(&context, live, 0);
+    fiber.started = true;
+    setcontext(&context);
+    std::abort();
 }
 
 void wait(State state, int line) {
-    Fiber& fiber = fibers[current];
-    fiber.state = state;
-    fiber.line = line;
-    swapcontext(&fiber.context, &scheduler);
+    fibers[current].state = state;
+    fibers[current].line = line;
+    to_scheduler();
 }
 
-void resume(int number) {
+__attribute__((noipa)) void resume(int number) {
     current = number;
     threadIdx.x = number % blockDim.x;
     threadIdx.y = number / blockDim.x % blockDim.y;
     threadIdx.z = number / (blockDim.x * blockDim.y);
-    swapcontext(&scheduler, &fibers[number].context);
+    if (!__builtin_setjmp(scheduler)) {
+        if (fibers[number].started) {
+            go_to(fibers[number].place);
+        }
+        start(fibers[number]);
+    }
 }
 
 std::string at_lines(int first, int end) {
@@ -138,11 +175,6 @@ void run_block(int threads) {
         Fiber& fiber = fibers[i];
         fiber.state = READY;
         fiber.block_barriers = fiber.warp_barriers = fiber.exchanges = 0;
-        getcontext(&fiber.context);
-        fiber.context.uc_stack.ss_sp = fiber.stack.get();
-        fiber.context.uc_stack.ss_size = STACK_BYTES;
-        fiber.context.uc_link = nullptr;
-        makecontext(&fiber.context, enter, 0);
     }
     if (watcher) {
         watcher->block_starts(threads);
@@ -176,6 +208,7 @@ std::string run(dim3 grid, dim3 block, unsigned seed, const std::function<void()
     const int threads = block.x * block.y * block.z;
     while (static_cast<int>(fibers.size()) < threads) {
         fibers.emplace_back();
+        fibers.back().started = false;
         fibers.back().stack.reset(new char[STACK_BYTES]);
     }
     std::vector<unsigned> order(grid.x * grid.y * grid.z);
@@ -202,8 +235,7 @@ std::string run(dim3 grid, dim3 block, unsigned seed, const std::function<void()
 
 void fail(const std::string& what) {
     failure = what;
-    swapcontext(&fibers[current].context, &scheduler);
-    std::abort();  // a stopped fiber is never resumed
+    go_to(scheduler);
 }
 
 bool running() {

@@ -16,7 +16,8 @@ struct Moment {
     unsigned warp_barriers;
 };
 
-// Runs every block of a grid, in an order drawn from `seed`. Returns what went wrong, or "".
+// Runs every block of a grid, in an order drawn from `seed`. Returns what went wrong, or "". After
+// that nothing more can be run: fibers were left where they were.
 std::string run(dim3 grid, dim3 block, unsigned seed, const std::function<void()>& kernel);
 
 // From inside a kernel: stops it, and makes `run` return `what`. Never returns.

@@ -97,10 +97,10 @@ class Races : public Watcher {
     void ticket_taken(const void* address) override {
         const Moment moment = now();
         Block& block = blocks[block_number()];
-        bool published = threads[moment.thread].fenced &&
-            before(threads[moment.thread].last_fence, moment);
+        const Thread& taker = threads[moment.thread];
+        bool published = taker.fenced;
         for (const Thread& thread : threads) {
-            if (thread.wrote && !(thread.fenced && before(thread.last_write, moment))) {
+            if (thread.wrote && !(thread.fenced && before(thread.last_write, taker.last_fence))) {
                 published = false;
             }
         }

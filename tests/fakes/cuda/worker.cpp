@@ -3,7 +3,8 @@
 // A request, all numbers 32-bit little-endian: length and text of the kernel's name; grid x, y; block
 // x; seed; number of parameters; each as kind (0 value, 1 memory), offset, length, bytes. A parameter
 // that is memory is a fresh allocation of exactly that length, given to the kernel from `offset` on.
-// The answer: length and text of what went wrong (0 if nothing did), then each memory's content.
+// The answer: length and text of what went wrong (0 if nothing did), then each memory's content. After
+// something went wrong the worker ends.
 #include <cstdio>
 #include <cstdlib>
 
@@ -84,6 +85,9 @@ void serve() {
         }
     }
     answer(problem, parameters);
+    if (!problem.empty()) {
+        exit(1);
+    }
     for (Parameter& parameter : parameters) {
         free(parameter.content);
     }
