@@ -22,6 +22,8 @@ from jetson_cluster.records import (
     unpack_soft)
 
 
+ATTEMPT_POINTS = 3  # an attempt that a power cut ended counts 1: see begin_boot
+
 
 class Catalog(Database):
     """One open catalog file; use it from one thread. A context manager."""
@@ -116,16 +118,16 @@ class Catalog(Database):
         return found
 
     def attempts(self, arrivals: Sequence[Arrival]) -> Dict[str, int]:
-        """How often reading each file was begun and never ended, where it ever was."""
+        """Points against each file whose reading was begun and never ended: ATTEMPT_POINTS a time."""
         found = {}
         for part in parts_of(arrivals):
             paths = {arrival.path: arrival for arrival in part}
-            for path, size, mtime_ns, count in self._db.execute(
+            for path, size, mtime_ns, points in self._db.execute(
                     "SELECT * FROM attempts WHERE path IN (%s)" % marks_for(paths),
                     [path_in(path) for path in paths]):
                 arrival = paths[path_out(path)]
                 if (arrival.bytes, mtime_in(arrival.mtime_ns)) == (size, mtime_ns):
-                    found[arrival.path] = count
+                    found[arrival.path] = points
         return found
 
     def begin_attempts(self, arrivals: Sequence[Arrival]) -> None:
@@ -134,7 +136,38 @@ class Catalog(Database):
         with self._transaction():
             self._db.executemany("INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?)", [
                 (path_in(arrival.path), arrival.bytes, mtime_in(arrival.mtime_ns),
-                 before.get(arrival.path, 0) + 1) for arrival in arrivals])
+                 before.get(arrival.path, 0) + ATTEMPT_POINTS) for arrival in arrivals])
+
+    def begin_boot(self, boot: str) -> None:
+        """The system's boot is `boot`: attempts that an earlier boot ended count a third.
+
+        A power cut is the rover's everyday fault and says little against the file being read.
+        """
+        if self.meta("boot") != boot:
+            with self._transaction():
+                self._db.execute("UPDATE attempts SET points = MAX(1, points - ?)",
+                                 (ATTEMPT_POINTS - 1,))
+                self._set_meta("boot", boot)
+
+    def forget_refusals(self, limits: str, codes: Sequence[str]) -> int:
+        """Refuse anew by `limits`: if they were others before, forget refusals for `codes`.
+
+        Returns how many; those files are read again.
+        """
+        if self.meta("limits") == limits:
+            return 0
+        with self._transaction():
+            forgotten = self._db.execute("DELETE FROM refusals WHERE code IN (%s)" % marks_for(codes),
+                                         list(codes)).rowcount
+            self._refused -= forgotten
+            self._set_meta("limits", limits)
+        return forgotten
+
+    def remember(self, key: str, value: str) -> None:
+        """Keep a small fact over restarts; written only if it is another one than before."""
+        if self.meta(key) != value:
+            with self._transaction():
+                self._set_meta(key, value)
 
     def cancel_attempts(self, arrivals: Sequence[Arrival]) -> None:
         """Forget the attempts on files whose reading ended without a verdict on them."""
@@ -212,17 +245,21 @@ class Catalog(Database):
                 "SELECT path FROM files WHERE image = ? ORDER BY path", (row[0],)).fetchone()
             self._set_state(row[0], QUEUED if other else MISSING, path_out((other or [path])[0]))
 
-    def mark_missing(self, image: int, exists=os.path.exists) -> bool:
-        """The file of a queued image is gone: take another of its paths, or mark it missing.
+    def mark_missing(self, images: Sequence[int], exists=os.path.exists) -> List[int]:
+        """The files of these queued images are gone: take another of their paths, or mark them.
 
-        True if it is missing now.
+        Returns those that are missing now.
         """
-        paths = [path_out(row[0]) for row in self._db.execute(
-            "SELECT path FROM files WHERE image = ? ORDER BY path", (image,))]
-        there = [path for path in paths if exists(path)]
+        missing = []
         with self._transaction():
-            self._set_state(image, QUEUED if there else MISSING, there[0] if there else None)
-        return not there
+            for image in images:
+                paths = [path_out(row[0]) for row in self._db.execute(
+                    "SELECT path FROM files WHERE image = ? ORDER BY path", (image,))]
+                there = next((path for path in paths if exists(path)), None)
+                self._set_state(image, QUEUED if there else MISSING, there)
+                if there is None:
+                    missing.append(image)
+        return missing
 
     def _set_state(self, image: int, state: str, path: Optional[str]) -> None:
         before, size, cluster = self._db.execute(

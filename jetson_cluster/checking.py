@@ -14,6 +14,9 @@ import yaml
 from jetson_cluster.errors import UserError
 
 _NAME_PATTERN = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
+# A number to everybody, but text to YAML 1.1, which wants 1.0e+3.
+_EXPONENT_PATTERN = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+_MERGE_TAG = "tag:yaml.org,2002:merge"
 # What safe_load raises: besides its own errors those of int(), date() and the like for a scalar
 # that looks like a number or a date and is none (2024-13-45).
 NOT_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
@@ -23,13 +26,17 @@ class _Loader(yaml.SafeLoader):
     """YAML's safe subset; a key that stands twice is a mistake, of which YAML would drop one."""
 
     def construct_mapping(self, node, deep=False):
-        written = set()
+        written = {}
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
-                if (key.tag, key.value) in written:
+                # As they are read, so that 1 and 0x1 are one; "<<" is read as nothing by itself.
+                meant = _MERGE_TAG if key.tag == _MERGE_TAG else self.construct_object(key)
+                if meant in written:
                     raise yaml.constructor.ConstructorError(
-                        None, None, "the key '%s' stands there twice" % key.value, key.start_mark)
-                written.add((key.tag, key.value))
+                        None, None, "the key '%s' stands there twice%s" % (
+                            key.value, "" if written[meant] == key.value
+                            else ", first as '%s'" % written[meant]), key.start_mark)
+                written[meant] = key.value
         return super().construct_mapping(node, deep)
 
 
@@ -118,9 +125,10 @@ class Checker:
         return value
 
     def number(self, value: Any, where: str, low: float, high: float) -> float:
-        """A number; `low` for None."""
+        """A number, also one like 1e3; `low` for None."""
         if value is None:
             return low
+        value = _from_exponent(value)
         # NaN fails every comparison, and so the range.
         if (isinstance(value, bool) or not isinstance(value, (int, float))
                 or not low <= value <= high):
@@ -133,6 +141,7 @@ class Checker:
         """Three numbers in 0..255 pixel units, one a channel; ones for None."""
         if value is None:
             return (1.0, 1.0, 1.0)
+        value = [_from_exponent(v) for v in value] if isinstance(value, list) else value
         fine = isinstance(value, list) and len(value) == 3 and all(
             isinstance(v, (int, float)) and not isinstance(v, bool)
             and abs(v) <= 1e6 and (v > 0 or not positive) for v in value)
@@ -141,6 +150,13 @@ class Checker:
                 where, "positive " if positive else "", shown(value)))
             return (1.0, 1.0, 1.0)
         return (float(value[0]), float(value[1]), float(value[2]))
+
+
+def _from_exponent(value: Any) -> Any:
+    """The number where `value` is text like "1e3", else `value`."""
+    if isinstance(value, str) and _EXPONENT_PATTERN.match(value):
+        return float(value)
+    return value
 
 
 def one_line(thing: Any) -> str:

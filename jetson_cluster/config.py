@@ -4,15 +4,19 @@ Every key has a default, `--set key=value` overrides the file, and all mistakes 
 once. systemd/config.yaml explains each key; a test holds the two together.
 """
 
+import errno
 import os
 from typing import NamedTuple, Optional, Sequence
 
 import yaml
 
 from jetson_cluster.checking import NOT_YAML, Checker, nearest_name, one_line
-from jetson_cluster.errors import UserError
+from jetson_cluster.errors import UserError, WorldError
 
 DEFAULT_PATH = "/etc/jetson-cluster/config.yaml"
+# A folder that cannot be made for one of these is wrongly named; for any other the disk is at fault.
+ASKED_WRONG = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG,
+               errno.ELOOP, errno.EINVAL)
 EMBEDDERS = ("auto", "onnxruntime", "openvino", "openvino-float32")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -110,8 +114,8 @@ def load(path: str, overrides: Sequence[str] = ()) -> Config:
 
 
 def _known(given: dict, defaults: dict) -> dict:
-    """What is given for known keys; the others have been complained of."""
-    return {key: value for key, value in given.items() if key in defaults}
+    """What is given for known keys: the others were complained of, an empty one is not given."""
+    return {key: value for key, value in given.items() if key in defaults and value is not None}
 
 
 def _absolute(merged: dict, folder: str) -> dict:
@@ -144,26 +148,28 @@ def _override(merged: dict, override: str, checker: Checker) -> dict:
         checker.wrong("--set %s: %s" % (override, one_line(error)))
         return merged
     section, dot, inner = key.partition(".")
+    if value is None:
+        value = DEFAULTS[section][inner] if dot else DEFAULTS[section]
     return dict(merged, **{section: dict(merged[section], **{inner: value}) if dot else value})
 
 
 def _check(merged: dict, path: str, checker: Checker) -> Config:
     inbox, queue = merged["inbox"], merged["queue"]
-    state_dir = _required(checker, merged["state_dir"], "state_dir")
+    state_dir = checker.text(merged["state_dir"], "state_dir")
     queue_path = checker.text(queue["path"], "queue.path") or os.path.join(state_dir, "queue.csv")
     config = Config(
         path=path,
         state_dir=state_dir,
-        model=_required(checker, merged["model"], "model"),
+        model=checker.text(merged["model"], "model"),
         recipe=checker.text(merged["recipe"], "recipe") or None,
-        codebook=_required(checker, merged["codebook"], "codebook"),
-        policy=_required(checker, merged["policy"], "policy"),
-        embedder=_required(checker, merged["embedder"], "embedder", EMBEDDERS),
+        codebook=checker.text(merged["codebook"], "codebook"),
+        policy=checker.text(merged["policy"], "policy"),
+        embedder=checker.text(merged["embedder"], "embedder", EMBEDDERS),
         batch=checker.whole(merged["batch"], "batch", 0, 1024),
         threads=checker.whole(merged["threads"], "threads", 0, 1024),
-        log_level=_required(checker, merged["log_level"], "log_level", LOG_LEVELS),
+        log_level=checker.text(merged["log_level"], "log_level", LOG_LEVELS),
         inbox=InboxConfig(
-            path=_required(checker, inbox["path"], "inbox.path"),
+            path=checker.text(inbox["path"], "inbox.path"),
             settle_s=checker.number(inbox["settle_s"], "inbox.settle_s", 0.01, 3600),
             rescan_s=checker.number(inbox["rescan_s"], "inbox.rescan_s", 0.1, 3600),
             max_file_bytes=checker.whole(
@@ -179,12 +185,6 @@ def _check(merged: dict, path: str, checker: Checker) -> Config:
     return config
 
 
-def _required(checker: Checker, value, key: str, choices: Sequence[str] = ()) -> str:
-    if value is None:
-        checker.wrong("'%s' must not be empty" % key)
-    return checker.text(value, key, choices)
-
-
 def _refuse_nesting(config: Config, checker: Checker) -> None:
     """Our own files must not stand in the inbox, where they would be read as images."""
     if not config.inbox.path or not config.state_dir:
@@ -197,14 +197,21 @@ def _refuse_nesting(config: Config, checker: Checker) -> None:
 
 
 def make_folders(config: Config) -> None:
-    """Make the folders the daemon writes to or watches; raises UserError if it cannot."""
-    for key, folder in (("state_dir", config.state_dir), ("inbox.path", config.inbox.path),
+    """Make the folders the daemon writes to; the inbox is the cameras', it is waited for.
+
+    Raises UserError where the config asks for the impossible, WorldError where a disk is at fault.
+    """
+    for key, folder in (("state_dir", config.state_dir),
                         ("queue.path", os.path.dirname(config.queue.path))):
         try:
             os.makedirs(folder, exist_ok=True)
         except OSError as error:
-            raise UserError("config %s: '%s' is %s, which cannot be made: %s" % (
+            kind = UserError if error.errno in ASKED_WRONG else WorldError
+            raise kind("config %s: '%s' is %s, which cannot be made: %s" % (
                 config.path, key, folder, error.strerror or error))
-        if not os.access(folder, os.W_OK | os.X_OK) and key != "inbox.path":
-            raise UserError("config %s: '%s' is %s, which this user may not write to; run "
-                            "'chown %d %s'" % (config.path, key, folder, os.getuid(), folder))
+        if os.statvfs(folder).f_flag & os.ST_RDONLY:
+            raise WorldError("config %s: '%s' is %s, on a file system that is mounted read-only" % (
+                config.path, key, folder))
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise UserError("config %s: '%s' is %s, which user %d may not write to" % (
+                config.path, key, folder, os.getuid()))

@@ -16,6 +16,7 @@ from typing import Callable, Mapping, NamedTuple
 from jetson_cluster import __version__, codebook, frame, health, policy, recipe
 from jetson_cluster.catalog import Catalog
 from jetson_cluster.config import Config, make_folders
+from jetson_cluster.downlink import printable_path
 from jetson_cluster.embedder import open_embedder
 from jetson_cluster.errors import WorldError
 from jetson_cluster.inbox import Inbox
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 LOOK_S = 1.0  # how often the codebook and the policy are looked at for a change
 STATUS_BUSY_S = 5.0
 STATUS_IDLE_S = 60.0  # flash wears: an idle rover writes its status once a minute
-LONGEST_WAIT_S = 5.0  # also bounds the time between two watchdog messages
+LONGEST_WAIT_S = LOOK_S  # also bounds the time between two watchdog messages
 RATE_WINDOW_S = 60.0
 REFUSALS_SHOWN = 20
 
@@ -77,26 +78,30 @@ class Daemon:
         self.model = recipe.load_model(config.model, config.recipe)
         self._batch = config.batch or self.model.recipe.max_batch
         self._policy = Uplinked("policy", config.policy, self._kept("policy.yaml"), policy.load)
-        self._codebook = Uplinked("codebook", config.codebook, self._kept("codebook.npz"),
-                                  lambda path: codebook.load(path, self.model.space))
         self._policy.start()
-        self._codebook.start()
-        self._catalog = Catalog(config.catalog_path, self.model.space)
-        self._opened.append(self._catalog)
-        self._placing = Placing(self._catalog, config.queue.rows)
-        self._placing.use(self._codebook.value)
         limits = frame.Limits(config.inbox.max_file_bytes, config.inbox.max_pixels,
                               config.inbox.sixteen_bit_white)
         self._pipeline = Pipeline(
             lambda: open_embedder(config.embedder, self.model, self._batch, config.threads),
             limits, self._now)
         self._opened.append(self._pipeline)
+        # After the network: if the model is wrong, that is to be said, not what follows from it.
+        self._codebook = Uplinked("codebook", config.codebook, self._kept("codebook.npz"),
+                                  lambda path: codebook.load(path, self.model.space))
+        self._codebook.start()
+        self._catalog = Catalog(config.catalog_path, self.model.space)
+        self._opened.append(self._catalog)
+        self._catalog.begin_boot(boot_identity())
+        self._catalog.forget_refusals(repr(limits), frame.DEPENDS_ON_LIMITS)
+        self._placing = Placing(self._catalog, config.queue.rows)
+        self._placing.use(self._codebook.value)
         self._warn_of_unknown_clusters()
         log.info("Started: %s, %s, %s", self.model.space, self._pipeline.embedder.description,
                  "%d clusters" % self._placing.clusters if self._placing.clustered
                  else "no codebook yet")
         self._inbox = Inbox(config.inbox.path, config.inbox.settle_s, config.inbox.rescan_s,
-                            self._catalog.known, self._monotonic, self.wake.set)
+                            self._catalog.known, self._monotonic, self.wake.set,
+                            mount=self._catalog.meta(self._mount_key))
         self._inbox.start()
         self._ingest = Ingest(self._pipeline, self._catalog, self._placing.record,
                               self._inbox, self._batch, self._now)
@@ -104,9 +109,14 @@ class Daemon:
         started = self._monotonic()
         self._looked_at = started
         self._status_at, self._changed = started - STATUS_IDLE_S, True
-        self._last_error = ""
+        self._last_error = {"at": "", "what": ""}
+        self._started_at = started
         self._finished = []  # (time, images) of the last minute, for the rate
         self._notifier.ready()
+
+    @property
+    def _mount_key(self) -> str:
+        return "mount of " + printable_path(self.config.inbox.path)
 
     def _kept(self, name: str) -> str:
         return os.path.join(self.config.state_dir, "last-good", name)
@@ -132,6 +142,8 @@ class Daemon:
         """One turn: look for changed files, take images, place older ones, publish."""
         self._look()
         taken = self._ingest.step()
+        if self._inbox.available:
+            self._catalog.remember(self._mount_key, self._inbox.mount)
         self._finished.append((self._monotonic(), taken.added))
         placed = self._placing.place_some()
         if taken.files or placed or self._catalog.disturbed:
@@ -153,6 +165,11 @@ class Daemon:
         """Seconds until a turn could find work although nothing set `wake`."""
         return max(0.0, min(LONGEST_WAIT_S, self._inbox.next_due_s(),
                             self._publisher.next_due_s()))
+
+    @property
+    def queued(self) -> int:
+        """Images in the queue, the file's head and the rest."""
+        return self._catalog.counts[QUEUED]
 
     @property
     def network_s(self) -> float:
@@ -186,7 +203,7 @@ class Daemon:
             self._warn_of_unknown_clusters()
         for uplinked in (self._policy, self._codebook):
             if uplinked.error:
-                self._last_error = uplinked.error
+                self._note(uplinked.error)
 
     def _warn_of_unknown_clusters(self) -> None:
         """A policy written for another codebook weighs the wrong things, silently."""
@@ -195,12 +212,17 @@ class Daemon:
             log.warning("PolicyNamesNoCluster: %s speaks of clusters %s; the codebook has 0 to %d",
                         self._policy.path, unknown, self._placing.clusters - 1)
 
+    def _note(self, error: str) -> None:
+        """Keep the last error, with the time it was first seen, for the status."""
+        if error != self._last_error["what"]:
+            self._last_error = {"at": self._now(), "what": error}
+
     def _publish(self, at_once: bool = False) -> bool:
         """Write the queue file if it is due; True if it was written."""
         wanted = self._policy.value or policy.EMPTY
         published = self._publisher.publish_if_due(wanted, self._inbox.available, at_once)
         if self._publisher.error:
-            self._last_error = self._publisher.error
+            self._note(self._publisher.error)
         return published
 
     def _tell(self, at_once: bool = False) -> None:
@@ -215,8 +237,8 @@ class Daemon:
         try:
             health.write_status(self.config.status_path, self._status(running=not at_once))
         except OSError as error:
-            self._last_error = "StatusNotWritten: %s: %s" % (self.config.status_path, error)
-            log.error("%s", self._last_error)
+            self._note("StatusNotWritten: %s: %s" % (self.config.status_path, error))
+            log.error("%s", self._last_error["what"])
 
     def _status(self, running: bool) -> dict:
         now = self._monotonic()
@@ -237,7 +259,8 @@ class Daemon:
                       "watched": self._inbox.watching,
                       "ready": self._inbox.backlog, "settling": self._inbox.settling},
             "placing_anew": {"done": progress.done, "total": progress.total},
-            "images_per_s": round(sum(images for _, images in self._finished) / RATE_WINDOW_S, 2),
+            "images_per_s": round(sum(images for _, images in self._finished) / max(
+                1.0, min(RATE_WINDOW_S, now - self._started_at)), 2),
             "ms_per_image": {stage: round(1000 * spent / max(1, self._ingest.spent.images), 2)
                              for stage, spent in (
                                  ("decode", self._ingest.spent.decode_s),
@@ -262,10 +285,15 @@ def run(daemon: Daemon, stop: threading.Event) -> None:
 
 
 def once(daemon: Daemon, stop: threading.Event) -> None:
-    """Turn until the inbox is empty, then publish and return."""
+    """Turn until the inbox is empty and nothing in it changes any more, then publish and return.
+
+    Raises WorldError if the inbox is not there.
+    """
+    added = refused = 0
     while not stop.is_set():
         daemon.wake.clear()
         step = daemon.step()
+        added, refused = added + step.added, refused + step.refused
         if not daemon.inbox_available:
             raise WorldError("inbox %s is not there (unmounted?)" % daemon.config.inbox.path)
         if step.idle and daemon.settled:
@@ -273,6 +301,8 @@ def once(daemon: Daemon, stop: threading.Event) -> None:
         if step.idle:
             daemon.wake.wait(daemon.next_due_s())
     daemon.drain()
+    log.info("Emptied: %d new images, %d files refused, %d images queued in all", added, refused,
+             daemon.queued)
 
 
 def lock_folder(folder: str):
@@ -294,6 +324,15 @@ def lock_folder(folder: str):
     stream.write("%d\n" % os.getpid())
     stream.flush()
     return stream
+
+
+def boot_identity() -> str:
+    """What tells this boot of the system from others; "" where the system does not say."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as stream:
+            return stream.read().strip()
+    except OSError:
+        return ""
 
 
 def utc_now() -> str:

@@ -42,7 +42,7 @@ CREATE TABLE refusals (id INTEGER PRIMARY KEY, path NOT NULL UNIQUE, bytes INTEG
                        mtime_ns INTEGER NOT NULL, code TEXT NOT NULL, reason TEXT NOT NULL,
                        refused_at TEXT NOT NULL);
 CREATE TABLE attempts (path PRIMARY KEY, bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
-                       count INTEGER NOT NULL) WITHOUT ROWID;
+                       points INTEGER NOT NULL) WITHOUT ROWID;
 """
 VARIABLES = 500  # SQLite allows 999 in one statement; two lists may stand in one
 
@@ -67,8 +67,11 @@ class Database:
             self._opened()
         except sqlite3.Error as error:
             self._db.close()
-            raise WorldError("catalog %s: cannot be used (%s); move it aside and the images are "
-                             "catalogued anew" % (path, error))
+            damaged = "malformed" in str(error) or "not a database" in str(error)
+            raise WorldError("catalog %s: %s (%s); %s" % (
+                path, "is damaged" if damaged else "cannot be used", error,
+                "move it aside and the images are catalogued anew" if damaged
+                else "is the disk full or failing?"))
         except UserError:
             self._db.close()
             raise

@@ -40,6 +40,9 @@ CODES = {
 # These say nothing about the content: the same file may be accepted later.
 PASSING = frozenset(["vanished", "unreadable", "changed", "out_of_memory"])
 
+# These depend on the Limits: with others the same file may be accepted.
+DEPENDS_ON_LIMITS = ("too_many_bytes", "too_many_pixels", "unsupported")
+
 # What is accepted, by how it begins. Pillow knows many more formats; some of their decoders start
 # other programs (EPS) or are seldom looked at, so nothing else ever reaches it. The file's suffix
 # does not matter.

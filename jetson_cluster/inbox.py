@@ -63,7 +63,7 @@ class Inbox:
                  known: Known = lambda arrivals: set(),
                  monotonic: Callable[[], float] = time.monotonic,
                  wake: Callable[[], None] = lambda: None,
-                 backlog_limit: int = BACKLOG_LIMIT) -> None:
+                 backlog_limit: int = BACKLOG_LIMIT, mount: Optional[str] = None) -> None:
         self.folder = os.path.abspath(folder)
         self._rescan_s = rescan_s
         self._monotonic = monotonic
@@ -71,7 +71,7 @@ class Inbox:
         self._backlog = Backlog(settle_s, known, monotonic, backlog_limit)
 
         self._place: Optional[Place] = None  # None: the folder is not there
-        self._mount: Optional[str] = None  # the mount point it was on when last seen
+        self._mount = mount  # the mount point it was on when last seen, also in an earlier run
         self._said_missing = False
 
         self._lock = threading.Lock()  # guards the next two
@@ -97,6 +97,11 @@ class Inbox:
     def available(self) -> bool:
         """Whether the folder was there at the last look."""
         return self._place is not None
+
+    @property
+    def mount(self) -> Optional[str]:
+        """The mount point the folder is on, to be given to the next run; None if never seen."""
+        return self._mount
 
     @property
     def backlog(self) -> int:
@@ -195,7 +200,8 @@ class Inbox:
             return False
         if self._mount is not None and _is_above(mount, self._mount):
             # A card was taken out: this is the bare folder that it was mounted over.
-            self._folder_lost("nothing is mounted at {}".format(self._mount))
+            self._folder_lost("nothing is mounted at {}, where it was before; if no card belongs "
+                              "there any more, set inbox.path to another folder".format(self._mount))
             return False
         if self._said_missing:
             log.warning("InboxFound: %s is there now", self.folder)

@@ -1,15 +1,17 @@
 """From files to catalog: what the daemon does with its inbox, and `fit` with an archive.
 
 In: a source of arrivals. Out: every one of them in the catalog, as an image or as a refusal with its
-reason. A file is noted durably before it is decoded, so that one which ends the program is given up
-after three tries; it is then tried alone, so that no other file is blamed for it.
+reason. A file is noted durably before it is decoded and the note crossed out once it is, so that one
+which ends the program is given up after three tries. After the first it is tried alone, when nothing
+else waits, so that no other file is blamed and none is held up.
 """
 
 import logging
+import sqlite3
 import time
 from typing import Callable, List, NamedTuple
 
-from jetson_cluster.catalog import Catalog
+from jetson_cluster.catalog import ATTEMPT_POINTS, Catalog
 from jetson_cluster.inbox import Arrival
 from jetson_cluster.pipeline import Pipeline
 from jetson_cluster.records import Image, Refusal
@@ -18,6 +20,7 @@ log = logging.getLogger(__name__)
 
 BATCHES_AHEAD = 2  # one in the network, one being decoded
 MOST_ATTEMPTS = 3
+MOST_POINTS = MOST_ATTEMPTS * ATTEMPT_POINTS
 
 
 class Taken(NamedTuple):
@@ -69,18 +72,16 @@ class Ingest:
         """Finish the oldest batch in flight, taking nothing new."""
         if not len(self._pipeline):
             return Taken(0, 0, 0)
-        in_flight = self._pipeline.arrivals
         try:
+            # Decoded while the batch before was in the network; from here on no file is to blame.
+            self._catalog.cancel_attempts(self._pipeline.wait_decoded())
             outcome = self._pipeline.collect()
-        except Exception:
-            # The network failed, not these files: they must not be blamed for it.
-            self._catalog.cancel_attempts(in_flight)
+            added, catalog_s = self._record(outcome.images, outcome.refusals)
+        except BaseException:
+            self._blame_none()
             raise
-        if outcome.changed:
-            self._catalog.cancel_attempts(outcome.changed)
-            for arrival in outcome.changed:
-                self._source.give_back(arrival)
-        added, catalog_s = self._record(outcome.images, outcome.refusals)
+        for arrival in outcome.changed:
+            self._source.give_back(arrival)
         for arrival in set(outcome.arrivals) - set(outcome.changed):
             self._source.done(arrival)
         spent = self.spent
@@ -89,32 +90,40 @@ class Ingest:
             spent.network_s + outcome.embed_s, spent.catalog_s + catalog_s)
         return Taken(len(outcome.arrivals), added, len(outcome.refusals))
 
+    def _blame_none(self) -> None:
+        """Network, disk or user stopped the work, not the files that are in flight."""
+        try:
+            self._catalog.cancel_attempts(self._pipeline.arrivals)
+        except sqlite3.Error as error:
+            log.error("AttemptsNotCancelled: %s", error)  # the disk is full: it is what is reported
+
     def _feed(self) -> int:
         """Fill the pipeline; return how many files were given up instead."""
         given_up = 0
         while len(self._pipeline) < BATCHES_AHEAD:
+            waiting = len(self._suspects)
             batch, hopeless = self._next_batch()
             if hopeless:
                 self._record([], [self._given_up(arrival) for arrival in hopeless])
                 for arrival in hopeless:
                     self._source.done(arrival)
                 given_up += len(hopeless)
-            elif not batch:
-                break
             if batch:
                 self._catalog.begin_attempts(batch)
                 self._pipeline.submit(batch)
+            elif not hopeless and len(self._suspects) == waiting:
+                break
         return given_up
 
     def _next_batch(self):
         """(files to read now, files given up); both empty when nothing is there."""
-        if self._suspects:
-            return ([] if len(self._pipeline) else [self._suspects.pop(0)]), []
         batch = self._source.take(self._batch)
+        if not batch and self._suspects and not len(self._pipeline):
+            return [self._suspects.pop(0)], []
         tried = self._catalog.attempts(batch)
-        hopeless = [arrival for arrival in batch if tried.get(arrival.path, 0) >= MOST_ATTEMPTS]
-        self._suspects = [arrival for arrival in batch
-                          if 0 < tried.get(arrival.path, 0) < MOST_ATTEMPTS]
+        hopeless = [arrival for arrival in batch if tried.get(arrival.path, 0) >= MOST_POINTS]
+        self._suspects += [arrival for arrival in batch
+                           if 0 < tried.get(arrival.path, 0) < MOST_POINTS]
         return [arrival for arrival in batch if arrival.path not in tried], hopeless
 
     def _given_up(self, arrival: Arrival) -> Refusal:

@@ -7,7 +7,7 @@ which also opened it, because a CUDA context belongs to one thread. Nothing is w
 
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Callable, List, NamedTuple, Sequence
 
 import numpy as np
@@ -68,17 +68,23 @@ class Pipeline:
     @property
     def arrivals(self) -> List[Arrival]:
         """Everything in flight."""
-        return [arrival for arrivals, _ in self._in_flight for arrival in arrivals]
+        return [arrival for arrivals, _, _ in self._in_flight for arrival in arrivals]
 
     def submit(self, arrivals: Sequence[Arrival]) -> None:
         """Start on a batch."""
         decoding = [self._decoders.submit(self._decode, arrival) for arrival in arrivals]
-        self._in_flight.append((list(arrivals), self._network.submit(
+        self._in_flight.append((list(arrivals), decoding, self._network.submit(
             self._embed, list(arrivals), decoding)))
+
+    def wait_decoded(self) -> List[Arrival]:
+        """Wait until the oldest batch is decoded; its arrivals."""
+        arrivals, decoding, _ = self._in_flight[0]
+        wait(decoding)
+        return arrivals
 
     def collect(self) -> Outcome:
         """Wait for the oldest batch; raises what the embedder raised, and the batch is gone."""
-        _, future = self._in_flight.popleft()
+        _, _, future = self._in_flight.popleft()
         return future.result()
 
     def _decode(self, arrival: Arrival):
@@ -105,7 +111,10 @@ class Pipeline:
         images, refusals = [], []
         for (arrival, held), embedding in zip(frames, embeddings):
             largest = float(np.abs(embedding).max())
-            if largest > FLOAT16_MAX:
+            if not np.isfinite(largest):
+                refusals.append(self._refusal(
+                    arrival, "not_finite", "the network gives numbers for it that are not finite"))
+            elif largest > FLOAT16_MAX:
                 refusals.append(self._refusal(
                     arrival, "overflow", "the network's embedding reaches %g and the catalog "
                     "keeps numbers to %g; scale the model's output" % (largest, FLOAT16_MAX)))

@@ -56,10 +56,9 @@ class Publisher:
             return False
         begun = time.perf_counter()
         rows = self._make_rows(policy, inbox_available)
-        self._verified_at = now
         if rows is None:
             return False
-        self._published_at, self.stale = now, False
+        self._published_at, self._verified_at, self.stale = now, now, False
         if rows == self._rows and os.path.exists(self._path):
             return False  # looked through, nothing changed: spare the flash
         try:
@@ -75,19 +74,24 @@ class Publisher:
         return True
 
     def _make_rows(self, policy: Policy, inbox_available: bool) -> Optional[List[QueueRow]]:
-        """The head of the queue, every file of it there; None while images are placed anew."""
-        while True:
-            ranked = self._placing.order(policy)
-            if ranked is None:
-                return None
-            held = self._catalog.rows([place.image for place in ranked])
-            gone = [row for row in held.values() if not os.path.lexists(row.path)]
-            # An inbox that is unmounted is no reason to think that its images are gone.
-            if not gone or not inbox_available:
-                return self._describe(ranked, held, policy)
-            for row in gone:
-                if self._catalog.mark_missing(row.image):
-                    log.warning("ImageMissing: %s is gone from the inbox", row.path)
+        """The head of the queue, every file of it there.
+
+        None while images are placed anew, and when files were found gone: the next turn looks at
+        those that took their places, so that many gone files do not hold up one turn.
+        """
+        ranked = self._placing.order(policy)
+        if ranked is None:
+            return None
+        held = self._catalog.rows([place.image for place in ranked])
+        gone = [row for row in held.values() if not os.path.lexists(row.path)]
+        # An inbox that is unmounted is no reason to think that its images are gone.
+        if not gone or not inbox_available:
+            return self._describe(ranked, held, policy)
+        missing = self._catalog.mark_missing([row.image for row in gone])
+        if missing:
+            log.warning("ImagesMissing: %d gone from the inbox, such as %s", len(missing),
+                        held[missing[0]].path)
+        return None
 
     def _describe(self, ranked: List[Ranked], held: Dict[int, Row], policy: Policy
                   ) -> List[QueueRow]:

@@ -24,18 +24,24 @@ class Uplinked:
         self._kept_path, self._read, self._seen = kept_path, read, None
 
     def start(self) -> None:
-        """Read the file. Raises UserError if it is bad and no good version was ever kept."""
-        if self.poll() or not self.error:
+        """Read the file, or the last good version if it is bad or absent.
+
+        Raises UserError if it is bad and there is no good version.
+        """
+        if self.poll():
             return
-        if not os.path.exists(self._kept_path):
+        if os.path.exists(self._kept_path):
+            try:
+                self.value = self._read(self._kept_path)
+            except UserError as error:
+                # Of the two it is the file itself that has to be mended.
+                log.warning("CopyNotUsed: %s", error)
+        if self.value is not None:
+            log.warning("%s%s: going on with the last good one, %s%s", self.kind.capitalize(),
+                        "Refused" if self.error else "Absent", self._kept_path,
+                        "" if self.error else "; remove that as well to do without")
+        elif self.error:
             raise UserError(self.error)
-        try:
-            self.value = self._read(self._kept_path)
-        except UserError:
-            # Of the two it is the file itself that has to be mended.
-            raise UserError(self.error)
-        log.warning("%sRefused: going on with the last good one, %s",
-                    self.kind.capitalize(), self._kept_path)
 
     def poll(self) -> bool:
         """Read the file again if it changed; True if `value` is new."""

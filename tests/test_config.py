@@ -2,6 +2,7 @@
 
 import math
 import os
+import subprocess
 
 import pytest
 import yaml
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jetson_cluster import config
-from jetson_cluster.errors import UserError
+from jetson_cluster.errors import UserError, WorldError
 
 
 @pytest.fixture
@@ -91,17 +92,44 @@ def test_an_override_wins_over_the_file_and_the_last_over_the_first(write):
     assert loaded.inbox.rescan_s == 30.0
 
 
+@pytest.mark.parametrize("key", sorted(flat(config.DEFAULTS)))
+def test_an_empty_key_means_the_default(write, key):
+    section, dot, inner = key.partition(".")
+    text = "%s:\n  %s:\n" % (section, inner) if dot else section + ":\n"
+    defaults = as_nested(config.load(write("")))
+    assert as_nested(config.load(write(text))) == defaults
+    assert as_nested(config.load(write(""), [key + "="])) == defaults
+
+
+def test_an_empty_override_takes_back_what_the_file_says(write):
+    path = write("batch: 3\nembedder: openvino\ninbox: {max_file_bytes: 5}\n")
+    loaded = config.load(path, ["batch=", "embedder=null", "inbox.max_file_bytes=~"])
+    assert (loaded.batch, loaded.embedder, loaded.inbox.max_file_bytes) == (0, "auto", 67108864)
+
+
+@pytest.mark.parametrize("text, value", [
+    ("1e3", 1000.0), ("1E3", 1000.0), ("+2e-1", 0.2), ("1.5e2", 150.0), ("1.0e+3", 1000.0)])
+def test_a_number_may_be_written_with_an_exponent(write, text, value):
+    loaded = config.load(write("inbox: {rescan_s: %s}" % text), ["queue.interval_s=" + text])
+    assert loaded.inbox.rescan_s == loaded.queue.interval_s == value
+
+
+@pytest.mark.parametrize("text", ["1e9", "1e999", "e3", "1e", "one", "1_0e2x"])
+def test_what_only_looks_like_an_exponent_is_refused(write, text):
+    assert "'inbox.rescan_s' must be a number" in refusal(write("inbox: {rescan_s: %s}" % text))
+
+
 def test_every_mistake_is_told_at_once(write):
     message = refusal(write(
         "state_dir: ''\nmodle: x\nmodel: 5\nembedder: tensorflow\nbatch: -1\nthreads: 1.5\n"
-        "log_level: inf\ninbox: {path: null, settel_s: 1, rescan_s: 1e9, max_pixels: many, 3: 4}\n"
+        "log_level: inf\ninbox: {path: '', settel_s: 1, rescan_s: 1e9, max_pixels: many, 3: 4}\n"
         "queue: {rows: 0, interval_s: .nan, path: [a]}\n"),
         ["inbox.setle_s=3", "nonsense", "batch=[", "bacth=1"])
     for part in ("'state_dir' must be text", "unknown key 'modle'; did you mean 'model'?",
                  "'model' must be text, not 5", "'embedder' must be one of auto",
                  "'batch' must be a whole number from 0 to 1024, not -1", "'threads'",
                  "'log_level' must be one of debug, info, warning, error, not 'inf'; did you mean "
-                 "'info'?", "'inbox.path' must not be empty", "unknown key 'inbox.settel_s'; "
+                 "'info'?", "'inbox.path' must be text", "unknown key 'inbox.settel_s'; "
                  "did you mean 'settle_s'?", "'inbox.rescan_s'", "'inbox.max_pixels'",
                  "unknown key 'inbox.3'", "'queue.rows'", "'queue.interval_s'", "'queue.path'",
                  "--set inbox.setle_s=3: unknown key 'inbox.setle_s'; did you mean "
@@ -193,10 +221,24 @@ def test_folders_are_made_where_they_can_be_and_the_key_is_named_where_not(write
     loaded = config.load(write("state_dir: a/b\ninbox: {path: c/d}\nqueue: {path: e/f/q.csv}"))
     config.make_folders(loaded)
     config.make_folders(loaded)
-    assert all((tmp_path / name).is_dir() for name in ("a/b", "c/d", "e/f"))
+    assert all((tmp_path / name).is_dir() for name in ("a/b", "e/f"))
+    assert not (tmp_path / "c").exists()  # the inbox is the cameras'; it may be a card not mounted
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="'inbox.path' is .*, which cannot be made"):
-        config.make_folders(config.load(write("state_dir: a\ninbox: {path: file/inbox}")))
+    with pytest.raises(UserError, match="'state_dir' is .*, which cannot be made"):
+        config.make_folders(config.load(write("state_dir: file/state")))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+def test_a_disk_that_is_read_only_is_the_worlds_fault_and_systemd_tries_again(write, tmp_path):
+    (tmp_path / "disk").mkdir()
+    if subprocess.call(["mount", "-t", "tmpfs", "-o", "ro", "disk", str(tmp_path / "disk")]):
+        pytest.skip("this root may not mount")
+    try:
+        for folder in ("disk", "disk/state"):
+            with pytest.raises(WorldError):
+                config.make_folders(config.load(write("state_dir: " + folder)))
+    finally:
+        subprocess.check_call(["umount", str(tmp_path / "disk")])
 
 
 def test_the_example_names_every_key_with_its_default(root):

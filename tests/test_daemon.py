@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -339,6 +340,120 @@ def test_a_network_that_fails_blames_no_file(rover):
     assert rover.names() == ["a.png"]
 
 
+def test_killing_the_daemon_while_it_reads_blames_no_file_for_long(rover):
+    """Kills that come at any moment hit other files each time: none is given up."""
+    for seed in range(24):
+        drop(rover.inbox, "%02d.png" % seed, "red", seed)
+    script = (
+        "import os, sys, threading\n"
+        "from jetson_cluster import config, daemon, frame\n"
+        "load = frame.load\n"
+        "def killed(*arguments):\n"
+        "    os._exit(137)\n"
+        "frame.load = killed\n"
+        "with daemon.Daemon(config.load(sys.argv[1]), environment={}) as opened:\n"
+        "    daemon.once(opened, threading.Event())\n")
+    for _ in range(3):
+        assert subprocess.call([sys.executable, "-c", script, str(rover.config)]) == 137
+    rover.once()
+    assert len(rover.queue()) == 24 and rover.status()["files_refused"] == 0
+
+
+def test_an_image_whose_embedding_is_no_number_is_refused_alone(rover):
+    for seed in range(3):
+        drop(rover.inbox, "%d.png" % seed, "red", seed)
+    with daemon.Daemon(rover.settings(), environment={}) as opened:
+        inner = opened._pipeline.embedder._embed
+        opened._pipeline.embedder._embed = lambda frames: np.where(
+            np.arange(len(frames))[:, None] == 1, np.nan, inner(frames)).astype(np.float32)
+        daemon.once(opened, threading.Event())
+    assert len(rover.queue()) == 2
+    assert [refusal["code"] for refusal in rover.status()["refusals"]] == ["not_finite"]
+
+
+def test_a_catalog_that_cannot_be_written_blames_no_file(rover):
+    drop(rover.inbox, "a.png", "red", 1)
+
+    def full(images, refusals):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    for _ in range(4):
+        with daemon.Daemon(rover.settings(), environment={}) as opened:
+            opened._ingest._write = full
+            with pytest.raises(sqlite3.OperationalError):
+                daemon.once(opened, threading.Event())
+    rover.once()
+    assert rover.names() == ["a.png"]
+
+
+def test_an_inbox_that_is_not_there_is_waited_for_and_not_made(rover):
+    rover.inbox.rmdir()
+    with rover.running():
+        until(lambda: (rover.state / "status.json").exists()
+              and not rover.status()["inbox"]["available"])
+        assert not rover.inbox.exists()
+        rover.inbox.mkdir()
+        drop(rover.inbox, "a.png", "red", 1)
+        until(lambda: (rover.state / "queue.csv").exists() and rover.names() == ["a.png"])
+    rover.inbox.rename(rover.folder / "away")
+    with pytest.raises(WorldError, match="not there"):
+        rover.once()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+def test_a_card_that_is_not_mounted_at_the_start_loses_no_image(rover):
+    if subprocess.call(["mount", "-t", "tmpfs", "card", str(rover.inbox)]):
+        pytest.skip("this root may not mount")
+    try:
+        card = rover.folder / "card"
+        drop(rover.inbox, "a.png", "red", 1)
+        rover.once()
+        card.mkdir()
+        (card / "a.png").write_bytes((rover.inbox / "a.png").read_bytes())
+        os.utime(str(card / "a.png"), ns=(0, (rover.inbox / "a.png").stat().st_mtime_ns))
+    finally:
+        subprocess.check_call(["umount", str(rover.inbox)])
+    with pytest.raises(WorldError):
+        rover.once()
+    assert rover.names() == ["a.png"]
+    assert rover.status()["images"] == {"queued": 1, "missing": 0}
+
+
+def test_thousands_of_deleted_images_leave_the_queue_without_a_long_turn(rover):
+    for seed in range(150):
+        drop(rover.inbox, "%03d.png" % seed, "red", seed)
+    rover.once()
+    for path in rover.inbox.iterdir():
+        path.unlink()
+    with daemon.Daemon(rover.settings("queue.rows=10"), environment={}) as opened:
+        turns = 0
+        while opened._catalog.counts["queued"]:
+            before = opened._catalog.counts["queued"]
+            opened.step()
+            assert before - opened._catalog.counts["queued"] <= 10
+            turns += 1
+        assert turns >= 15
+
+
+def test_what_a_limit_refused_is_read_again_under_another_limit(rover):
+    drop(rover.inbox, "a.png", "red", 1)
+    rover.once("inbox.max_pixels=100")
+    assert [refusal["code"] for refusal in rover.status()["refusals"]] == ["too_many_pixels"]
+    rover.once()
+    assert rover.names() == ["a.png"] and rover.status()["files_refused"] == 0
+
+
+def test_codebook_and_policy_that_are_gone_at_a_restart_still_hold(rover):
+    drop(rover.inbox, "a.png", "red", 1)
+    rover.make_codebook(["red", "green"])
+    rover.policy.write_text("clusters: {0: {label: meadow}}")
+    rover.once()
+    rover.codebook.unlink()
+    rover.policy.unlink()
+    rover.once()
+    assert rover.queue()[0]["label"] == "meadow"
+
+
 def test_two_daemons_do_not_share_a_folder(rover):
     with daemon.Daemon(rover.settings(), environment={}):
         with pytest.raises(WorldError) as error:
@@ -370,7 +485,7 @@ def test_a_queue_that_cannot_be_written_is_told_and_written_when_it_can_be(rover
         blocked.rmdir()
         blocked.write_text("a file where the folder was")
         until(lambda: opened.step() and opened.settled)
-        until(lambda: opened.step() and "QueueNotWritten" in rover.status()["last_error"])
+        until(lambda: opened.step() and "QueueNotWritten" in rover.status()["last_error"]["what"])
         blocked.unlink()
         blocked.mkdir()
         until(lambda: opened.step() and (blocked / "queue.csv").exists())

@@ -190,7 +190,7 @@ def test_images_that_came_under_a_codebook_may_outnumber_the_groups(rover, monke
 def test_an_image_that_goes_missing_and_comes_back_leaves_and_joins_the_queue(rover):
     rover.placing.record([image(number, number) for number in range(3)], [])
     gone = rover.placing.order(EMPTY)[0].image
-    rover.catalog.mark_missing(gone, exists=lambda path: False)
+    rover.catalog.mark_missing([gone], exists=lambda path: False)
     assert gone not in [place.image for place in rover.placing.order(EMPTY)]
     rover.catalog.known([image(gone - 1, gone - 1).arrival])
     assert gone in [place.image for place in rover.placing.order(EMPTY)]

@@ -86,6 +86,11 @@ def test_a_cluster_named_twice_is_a_mistake_not_a_choice(write):
     assert "'3' stands there twice" in refusal(twice)
 
 
+def test_a_cluster_named_in_two_ways_is_named_twice(write):
+    message = refusal(write("clusters:\n  1: {weight: 2}\n  0x1: {weight: 5}\n"))
+    assert "the key '0x1' stands there twice, first as '1'" in message
+
+
 def test_the_example_policy_loads_and_changes_nothing(root):
     assert policy.load(str(root / "systemd" / "policy.yaml")) == policy.EMPTY
 

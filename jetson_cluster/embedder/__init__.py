@@ -12,7 +12,7 @@ from typing import List, NamedTuple
 import numpy as np
 
 from jetson_cluster.embedder.base import Embedder
-from jetson_cluster.errors import WorldError
+from jetson_cluster.errors import UserError, WorldError
 from jetson_cluster.recipe import Model, Recipe
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,21 @@ def open_embedder(name: str, model: Model, max_batch: int, threads: int = 0) -> 
         return _fastest_that_agrees(model, max_batch, threads)
     embedder = _make(name, model, max_batch, threads)
     embedder.activate()
+    return _tried(embedder)
+
+
+def _tried(embedder: Embedder) -> Embedder:
+    """The embedder, if it gives numbers at all; better known at the start than at the first image."""
+    try:
+        usable = np.isfinite(embedder.embed(probe_frames(embedder.model.recipe)[:1])).all()
+    except BaseException:
+        embedder.close()
+        raise
+    if not usable:
+        embedder.close()
+        raise WorldError("%s gives embeddings that are not finite numbers; the model %s is damaged "
+                         "or overflows in this precision" % (
+                             embedder.name, embedder.model.onnx_path))
     return embedder
 
 
@@ -57,13 +72,14 @@ def _make(name: str, model: Model, max_batch: int, threads: int) -> Embedder:
 def _fastest_that_agrees(model: Model, max_batch: int, threads: int) -> Embedder:
     embedders, absent = [], []
     for name in RUNTIMES:
-        embedder = _make(name, model, max_batch, threads)
         try:
-            embedder.activate()
+            embedders.append(open_embedder(name, model, max_batch, threads))
         except WorldError as error:
             absent.append(str(error))
-            continue
-        embedders.append(embedder)
+        except UserError as error:
+            if not embedders:
+                raise  # the first one present cannot load it: the model is wrong
+            log.warning("RuntimeNotUsed: %s", error)
     if not embedders:
         raise WorldError("no runtime for the network: " + "; ".join(absent))
     if len(embedders) == 1:

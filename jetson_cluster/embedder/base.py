@@ -7,7 +7,7 @@ to the thread that made it).
 
 import numpy as np
 
-from jetson_cluster.errors import UserError, WorldError
+from jetson_cluster.errors import UserError
 from jetson_cluster.recipe import Model
 
 
@@ -42,8 +42,8 @@ class Embedder:
     def embed(self, frames: np.ndarray) -> np.ndarray:
         """Embeddings float32 [N, D] of frames uint8 [N, H, W, 3]; any N, run in batches.
 
-        Raises ValueError on frames of another shape or type, WorldError if the network's output is
-        not N x D finite numbers.
+        A row may hold numbers that are not finite: that image is then to be refused. Raises
+        ValueError on frames of another shape or type, UserError if the output is not N x D.
         """
         if not self._active:
             raise ValueError("embed() before activate()")
@@ -60,10 +60,6 @@ class Embedder:
                             "an image; set `dimension: %s` or use the model of that recipe" % (
                                 self.model.onnx_path, embeddings.shape, recipe.path,
                                 recipe.dimension, embeddings.shape[-1]))
-        if not np.isfinite(embeddings).all():
-            raise WorldError("%s gave embeddings that are not finite numbers; the model %s is "
-                             "damaged or overflows in this precision" % (
-                                 self.description, self.model.onnx_path))
         return np.ascontiguousarray(embeddings, np.float32)
 
     def close(self) -> None:

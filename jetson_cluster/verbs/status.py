@@ -57,8 +57,8 @@ def describe(status: dict) -> str:
     for kind in ("codebook", "policy"):
         if status[kind]["error"]:
             lines.append((kind, "REFUSED: " + status[kind]["error"]))
-    if status["last_error"]:
-        lines.append(("last error", status["last_error"]))
+    if status["last_error"]["what"]:
+        lines.append(("last error", "%(at)s %(what)s" % status["last_error"]))
     lines.append(("refused", "%d files%s" % (
         status["files_refused"], ", the newest:" if status["refusals"] else "")))
     text = ["%-11s %s" % line for line in lines]

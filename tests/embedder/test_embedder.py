@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from jetson_cluster import embedder as embedders
 from jetson_cluster import recipe
 from jetson_cluster.embedder import (
     LEAST_COSINE, RUNTIMES, choose, least_cosine, open_embedder, probe_frames)
@@ -69,9 +70,8 @@ def test_closing_twice_is_fine_and_embedding_afterwards_is_not(runtime, model):
 
 def test_a_recipe_that_names_another_dimension_is_told_what_to_set(runtime, model):
     wrong = model._replace(recipe=model.recipe._replace(dimension=47))
-    with open_embedder(runtime, wrong, 8) as embedder:
-        with pytest.raises(UserError, match="dimension: 48"):
-            embedder.embed(frames(1))
+    with pytest.raises(UserError, match="dimension: 48"):
+        open_embedder(runtime, wrong, 8)
 
 
 def test_a_file_that_is_no_network_is_the_users_error_and_named(runtime, model, tmp_path):
@@ -124,10 +124,22 @@ def test_a_fast_runtime_whose_embeddings_differ_is_not_taken(model):
     assert choose([reference, wrong]) is reference.embedder
 
 
-def test_numbers_that_are_not_finite_stop_the_network_not_the_image(model):
-    with Claimed("broken", model, np.full(48, np.nan, np.float32)) as embedder:
-        with pytest.raises(WorldError, match="not finite"):
-            embedder.embed(frames(1))
+def test_a_network_that_gives_no_numbers_is_found_at_the_start(monkeypatch, model):
+    broken = Claimed("broken", model, np.full(48, np.nan, np.float32))
+    monkeypatch.setattr(embedders, "_make", lambda *arguments: broken)
+    with pytest.raises(WorldError, match="not finite"):
+        open_embedder("broken", model, 8)
+
+
+def test_auto_does_without_a_runtime_that_cannot_load_the_model(monkeypatch, model):
+    def make(name, *arguments):
+        if name != "onnxruntime":
+            raise UserError("an operator that %s does not know" % name)
+        return Claimed(name, model, np.ones(48, np.float32))
+
+    monkeypatch.setattr(embedders, "_make", make)
+    with open_embedder("auto", model, 8) as embedder:
+        assert embedder.name == "onnxruntime"
 
 
 def test_probe_frames_are_the_same_every_time_and_differ_from_one_another(model):
