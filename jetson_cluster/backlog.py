@@ -12,7 +12,7 @@ from jetson_cluster.walker import Arrival, look
 
 # `known` is asked about at most this many files at a time.
 KNOWN_CHUNK = 500
-# Settling files looked at again in one go: some 20 ms on the rover.
+# Settling files looked at again in one go; each costs one look at the disk, and the loop waits.
 SETTLE_PIECE = 1000
 
 Known = Callable[[List[Arrival]], Set[str]]

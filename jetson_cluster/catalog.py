@@ -157,17 +157,11 @@ class Catalog(Database):
         if self.meta("limits") == limits:
             return 0
         with self._transaction():
-            forgotten = self._db.execute("DELETE FROM refusals WHERE code IN (%s)" % marks_for(codes),
-                                         list(codes)).rowcount
+            forgotten = self._db.execute(
+                "DELETE FROM refusals WHERE code IN (%s)" % marks_for(codes), list(codes)).rowcount
             self._refused -= forgotten
             self._set_meta("limits", limits)
         return forgotten
-
-    def remember(self, key: str, value: str) -> None:
-        """Keep a small fact over restarts; written only if it is another one than before."""
-        if self.meta(key) != value:
-            with self._transaction():
-                self._set_meta(key, value)
 
     def cancel_attempts(self, arrivals: Sequence[Arrival]) -> None:
         """Forget the attempts on files whose reading ended without a verdict on them."""

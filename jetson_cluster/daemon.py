@@ -313,7 +313,7 @@ def lock_folder(folder: str):
     except OSError as error:
         raise WorldError("lock %s: cannot be opened: %s" % (path, error.strerror or error))
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(stream)
     except OSError:
         stream.seek(0)
         owner = stream.read().strip()
@@ -324,6 +324,15 @@ def lock_folder(folder: str):
     stream.write("%d\n" % os.getpid())
     stream.flush()
     return stream
+
+
+def _lock(stream) -> None:
+    """Take the lock; `jetson-cluster status` may hold it for an instant, so a second try is made."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        time.sleep(0.05)
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def boot_identity() -> str:

@@ -132,6 +132,12 @@ class Database:
         row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return row[0] if row else None
 
+    def remember(self, key: str, value: str) -> None:
+        """Keep a small fact over restarts; written only if it is another one than before."""
+        if self.meta(key) != value:
+            with self._transaction():
+                self._set_meta(key, value)
+
     def _set_meta(self, key: str, value) -> None:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 

@@ -4,6 +4,8 @@ In: a path and bytes (or a function that writes them). Out: the old content or t
 also after a power cut (temp file, fsync, rename, fsync of the folder).
 """
 
+import contextlib
+import errno
 import hashlib
 import os
 from typing import BinaryIO, Callable
@@ -15,24 +17,40 @@ def write_atomically(path: str, content: bytes) -> None:
 
 
 def replace_atomically(path: str, write: Callable[[BinaryIO], object]) -> None:
-    """Replace the file at `path` by what `write(stream)` writes; raises OSError, old file kept."""
+    """Replace the file at `path` by what `write(stream)` writes; raises OSError, old file kept.
+
+    Each of our files has one writer at a time. Where there are two after all, the one that began
+    first fails, and neither's bytes get into the other's file.
+    """
     folder, name = os.path.split(os.path.abspath(path))
-    # Always the same name: what a power cut leaves behind is overwritten, not gathered. Each of our
-    # files has one writer at a time.
+    # Always the same name: what a power cut leaves behind is removed here, not gathered. Removed and
+    # not written over, for it may be another user's, or another writer's who still writes to it.
     temporary = os.path.join(folder, "." + name + ".tmp")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
     descriptor = os.open(
-        temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
+        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    with os.fdopen(descriptor, "wb") as stream:
+        try:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
-        os.rename(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
+            if not _is_at(stream, temporary):
+                raise OSError(errno.EBUSY, "another program writes the same file", path)
+            os.rename(temporary, path)
+        except BaseException:
+            if _is_at(stream, temporary):
+                os.unlink(temporary)
+            raise
     sync_folder(folder)
+
+
+def _is_at(stream: BinaryIO, path: str) -> bool:
+    """Whether the open file is the one that `path` names now."""
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 def sync_folder(folder: str) -> None:

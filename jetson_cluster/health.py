@@ -4,12 +4,13 @@ In: what the loop knows of itself. Out: READY, WATCHDOG, STATUS and STOPPING mes
 asked for them (NOTIFY_SOCKET), and a status file that is always whole.
 """
 
+import fcntl
 import json
 import logging
 import os
 import shutil
 import socket
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, Mapping, Optional
 
 from jetson_cluster.errors import UserError
 from jetson_cluster.files import write_atomically
@@ -17,6 +18,18 @@ from jetson_cluster.files import write_atomically
 log = logging.getLogger(__name__)
 
 SEND_S = 1.0
+NUMBER = (int, float)
+# What the status file holds; `...` stands for any key, and there may be more keys than these.
+STATUS_SHAPE = {
+    "written_at": str, "running": bool, "process": int, "version": str,
+    "embedder": str, "space": str,
+    "codebook": {"path": str, "error": str, "clusters": int}, "policy": {"path": str, "error": str},
+    "images": {"queued": int, "missing": int}, "queued_bytes": int, "files_refused": int,
+    "inbox": {"path": str, "available": bool, "watched": bool, "ready": int, "settling": int},
+    "placing_anew": {"done": int, "total": int}, "images_per_s": NUMBER,
+    "ms_per_image": {...: NUMBER}, "disk": {"free_bytes": int, "total_bytes": int},
+    "last_error": {"at": str, "what": str},
+    "refusals": [{"path": str, "code": str, "reason": str, "refused_at": str}]}
 
 
 class Notifier:
@@ -64,13 +77,36 @@ def write_status(path: str, status: Dict[str, Any]) -> None:
 
 
 def read_status(path: str) -> Dict[str, Any]:
-    """The status as last written; raises UserError if there is none."""
+    """The status as last written; raises UserError if there is none or it is something else."""
     try:
         with open(path, encoding="utf-8") as stream:
-            return json.load(stream)
-    except (OSError, ValueError) as error:
+            status = json.load(stream)
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError("status file %s: cannot be read (%s); is the daemon set up to write there "
                         "(state_dir), and has it run yet?" % (path, error))
+    wrong = _misfit(status, STATUS_SHAPE)
+    if wrong is not None:
+        raise UserError("status file %s: of another version or damaged (%s is not as expected); "
+                        "the running daemon writes a new one within a minute" % (
+                            path, "'%s'" % wrong if wrong else "the whole"))
+    return status
+
+
+def _misfit(value: Any, shape: Any, where: str = "") -> Optional[str]:
+    """The dotted key of the first thing in `value` that is not of `shape`; None if all is."""
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            return where
+        keys = value if ... in shape else shape
+        inner = [(key, value.get(key), shape.get(key, shape.get(...))) for key in keys]
+    elif isinstance(shape, list):
+        if not isinstance(value, list):
+            return where
+        inner = [(str(number), held, shape[0]) for number, held in enumerate(value)]
+    else:
+        return None if isinstance(value, shape) else where
+    found = (_misfit(held, wanted, (where and where + ".") + key) for key, held, wanted in inner)
+    return next((wrong for wrong in found if wrong is not None), None)
 
 
 def disk_of(folder: str) -> Dict[str, int]:
@@ -79,12 +115,17 @@ def disk_of(folder: str) -> Dict[str, int]:
     return {"free_bytes": usage.free, "total_bytes": usage.total}
 
 
-def is_running(process: int) -> bool:
-    """Whether a process of that number lives (it may be another program's by now)."""
+def is_held(lock_path: str) -> bool:
+    """Whether a daemon lives that holds this lock; raises UserError if that cannot be found out."""
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+        with open(lock_path) as stream:
+            # Shared and given back at once: the daemon that holds it notices nothing.
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
         return False
-    except PermissionError:
-        pass  # it lives, as another user
-    return True
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        raise UserError("lock %s: cannot be tried, so it is unknown whether the daemon runs: %s" % (
+            lock_path, error.strerror or error))
+    return False

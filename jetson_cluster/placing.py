@@ -20,7 +20,7 @@ from jetson_cluster.records import Image, Refusal
 
 log = logging.getLogger(__name__)
 
-CHUNK_IMAGES = 512  # a turn stays well under a second on a Nano, also at k = 4096
+CHUNK_IMAGES = 512  # bounds a turn: new images and the watchdog wait while a chunk is placed
 
 
 class Progress(NamedTuple):

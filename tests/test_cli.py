@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jetson_cluster.verbs.queue import when
+
 COMMAND = [sys.executable, "-m", "jetson_cluster"]
 
 
@@ -143,6 +145,57 @@ def test_names_that_the_terminal_cannot_show_are_shown_in_part(rover):
                                 env=dict(os.environ, LC_ALL=language, PYTHONCOERCECLOCALE="0"))
         out, err = done.communicate(timeout=60)
         assert done.returncode == 0 and b"caf" in out and not err
+
+
+def test_no_name_breaks_the_table_or_colours_the_terminal(rover):
+    for number, name in enumerate(("two\nlines.png", "\x1b[31mred.png", "bell\x07\x9b.png")):
+        save_noise(rover.parent / "inbox" / name, 50 + number)
+    (rover.parent / "inbox" / "\x1b[2Jno\nimage").write_text("text")
+    call("once", "--config", rover)
+    code, out, _ = call("queue", "--config", rover)
+    assert code == 0 and len(out.splitlines()) == 1 + 8 + 1
+    assert "two\\x0alines.png" in out and "\\x1b[31mred.png" in out and "bell\\x07\\x9b" in out
+    status = call("status", "--config", rover)[1]
+    assert "\\x1b[2Jno\\x0aimage" in status
+    assert all(letter.isprintable() or letter == "\n" for letter in out + status)
+
+
+def test_a_negative_number_of_rows_is_one_line(rover):
+    code, _, err = call("queue", "--config", rover, "--rows", -5)
+    assert "--rows -5" in fails_with_one_line(code, err)
+
+
+def test_the_queue_says_how_old_it_is(rover):
+    call("once", "--config", rover)
+    path = str(rover.parent / "state" / "queue.csv")
+    os.utime(path, (1000000000, 1000000000))
+    last = call("queue", "--config", rover)[1].splitlines()[-1]
+    assert last.endswith("at 2001-09-09T01:46:40Z") and " days ago" in last
+
+
+@pytest.mark.parametrize("ago_s, words", [
+    (0, "0 s ago, at "), (12.9, "12 s ago, at "), (119, "119 s ago"), (120, "2 min ago"),
+    (7199, "119 min ago"), (7200, "2 h ago"), (172799, "47 h ago"), (172800, "2 days ago"),
+    (-3, "at 2001-09-09T01:46:40Z, by a clock ahead of this one")])
+def test_an_age_is_told_in_the_unit_that_fits(ago_s, words):
+    assert when(1000000000, 1000000000 + ago_s).startswith(words)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "null", "{\"running\": true, \"process\": 1}"])
+def test_a_status_of_another_version_is_one_line(rover, content):
+    call("once", "--config", rover)
+    (rover.parent / "state" / "status.json").write_text(content)
+    for more in ((), ("--json",)):
+        code, _, err = call("status", "--config", rover, *more)
+        assert "of another version or damaged" in fails_with_one_line(code, err)
+
+
+def test_a_daemon_that_was_killed_is_not_running_though_its_number_lives(rover):
+    call("once", "--config", rover)
+    path = rover.parent / "state" / "status.json"
+    status = json.loads(path.read_text())
+    path.write_text(json.dumps(dict(status, running=True, process=os.getpid())))
+    assert "not running" in call("status", "--config", rover)[1]
 
 
 def test_a_reader_that_stops_reading_causes_no_complaint(rover):

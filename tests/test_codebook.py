@@ -160,6 +160,46 @@ def test_an_assessment_keeps_its_word(seed, k, count, size):
         np.minimum(1, book.r50 / np.maximum(found.ratio, 1e-9)), rtol=1e-5)
 
 
+# ---- the measured forms, in numbers worked out by hand -----------------------------------------
+
+def corners(**changes):
+    """Six centroids on the axes of six dimensions, all of scale 0.5; novelty is r / 2."""
+    ramp = np.linspace(0, 1, 65).astype(np.float32)
+    return make(**dict(dict(centroids=np.eye(6, dtype=np.float32), counts=np.full(6, 9),
+                            scales=np.full(6, 0.5, np.float32), novelty_quantiles=2 * ramp,
+                            margin_quantiles=ramp, r50=0.5, r95=1.5), **changes))
+
+
+def test_membership_falls_with_the_eighth_power_of_the_distance():
+    found = codebook.soft_membership(np.array([[1, 2, 4, 8]], np.float32))[0]
+    assert (found[1:] / found[0]).tolist() == pytest.approx([2.0 ** -8, 2.0 ** -16, 2.0 ** -24])
+    assert np.linalg.norm(found) == pytest.approx(1)
+
+
+def test_an_image_belongs_to_its_four_nearest_centroids_less_the_farther_off_it_is():
+    # Equally far, sqrt(2 - 2 / sqrt(6)) = 1.08789, from all six: r = 2.17578, r50 / r = 0.22980.
+    found = corners().assess(np.ones((1, 6), np.float32))
+    assert len(set(found.soft_index[0])) == 4
+    assert found.ratio[0] == pytest.approx(2.17578, abs=1e-4)
+    assert found.soft_weight[0].tolist() == pytest.approx([0.5 * 0.22980] * 4, abs=1e-4)
+
+
+def test_a_far_image_has_a_novelty_of_a_twentieth_and_the_others_their_quantile():
+    embeddings = np.array([[1, 1, 1, 1, 1, 1], [1, 0.5, 0, 0, 0, 0]], np.float32)
+    found = corners().assess(embeddings)
+    assert found.far.tolist() == [True, False]
+    # cos = 1 / sqrt(1.25): d = sqrt(2 - 1.78885) = 0.45951, r = 0.91902, of a table up to 2.
+    assert found.novelty.tolist() == pytest.approx([0.05, 0.45951], abs=1e-4)
+
+
+def test_a_table_of_65_points_is_a_codebooks_and_no_other(path):
+    codebook.save(path, corners())
+    assert len(codebook.load(path).novelty_quantiles) == 65
+    for points in (64, 66):
+        codebook.save(path, corners(novelty_quantiles=np.linspace(0, 1, points, dtype=np.float32)))
+        assert "novelty_quantiles" in refusal(path)
+
+
 def test_the_stranger_of_two_images_of_a_cluster_has_the_higher_novelty():
     book = make(3, 9)
     near, off = book.centroids[:1] + 0.02 * rows(5, 1, 9), book.centroids[:1] + 0.2 * rows(5, 1, 9)

@@ -38,10 +38,74 @@ def test_the_umask_decides_who_may_read_it(path, umask, mode):
     assert os.stat(path).st_mode & 0o777 == mode
 
 
-def test_what_a_power_cut_left_behind_is_overwritten_not_gathered(path, tmp_path):
+def test_what_a_power_cut_left_behind_is_removed_not_gathered(path, tmp_path):
     (tmp_path / ".queue.csv.tmp").write_bytes(b"half of it")
     files.write_atomically(path, b"x")
-    assert os.listdir(str(tmp_path)) == ["queue.csv"]
+    assert os.listdir(str(tmp_path)) == ["queue.csv"] and read(path) == b"x"
+
+
+def test_a_leftover_that_may_not_be_written_to_blocks_nothing(path, tmp_path):
+    """Another user's file, or a link to one: removing needs only the folder, and leads nowhere."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"not ours")
+    for leave in (lambda left: left.symlink_to(elsewhere),
+                  lambda left: os.link(str(elsewhere), str(left))):
+        leave(tmp_path / ".queue.csv.tmp")
+        files.write_atomically(path, b"x")
+        assert read(path) == b"x" and elsewhere.read_bytes() == b"not ours"
+        assert sorted(os.listdir(str(tmp_path))) == ["elsewhere", "queue.csv"]
+
+
+def test_of_two_writers_at_once_the_first_fails_and_the_bytes_are_never_mixed(path, tmp_path):
+    def write(stream):
+        stream.write(b"first " * 10000)
+        files.write_atomically(path, b"second")
+        stream.write(b"first " * 10000)
+
+    with pytest.raises(OSError, match="another program writes the same file"):
+        files.replace_atomically(path, write)
+    assert read(path) == b"second" and os.listdir(str(tmp_path)) == ["queue.csv"]
+
+
+def test_a_file_that_appears_at_the_last_moment_is_not_written_into(path, tmp_path, monkeypatch):
+    (tmp_path / ".queue.csv.tmp").write_bytes(b"the other's")
+    monkeypatch.setattr(os, "unlink", lambda _: None)  # as if it appeared after that
+    with pytest.raises(FileExistsError):
+        files.write_atomically(path, b"x")
+    assert (tmp_path / ".queue.csv.tmp").read_bytes() == b"the other's"
+
+
+def test_a_writer_that_is_overtaken_leaves_the_others_unfinished_file_alone(path, tmp_path):
+    def write(stream):
+        os.unlink(str(tmp_path / ".queue.csv.tmp"))
+        (tmp_path / ".queue.csv.tmp").write_bytes(b"half of the other's")
+
+    files.write_atomically(path, b"old")
+    with pytest.raises(OSError):
+        files.replace_atomically(path, write)
+    assert read(path) == b"old"
+    assert (tmp_path / ".queue.csv.tmp").read_bytes() == b"half of the other's"
+
+
+def test_the_file_is_on_disk_before_it_is_renamed_and_its_folder_after(path, tmp_path, monkeypatch):
+    """The one thing no test can see without cutting the power: what is asked of the disk, and when."""
+    asked = []
+    fsync, rename = os.fsync, os.rename
+
+    def note_fsync(descriptor):
+        found = os.fstat(descriptor)
+        folder = os.path.samestat(found, os.stat(str(tmp_path)))
+        asked.append("sync folder" if folder else "sync %d bytes" % found.st_size)
+        fsync(descriptor)
+
+    def note_rename(source, target):
+        asked.append("rename to " + os.path.basename(target))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "rename", note_rename)
+    files.write_atomically(path, b"x" * 1234)
+    assert asked == ["sync 1234 bytes", "rename to queue.csv", "sync folder"]
 
 
 def test_a_name_that_is_not_utf8_can_be_written_to(tmp_path):

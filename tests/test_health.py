@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jetson_cluster import health
+from jetson_cluster.daemon import lock_folder
 from jetson_cluster.errors import UserError
 
 
@@ -83,9 +84,21 @@ JSON = st.recursive(
     max_leaves=10)
 
 
+STATUS = {
+    "written_at": "2024-05-01T10:00:00Z", "running": True, "process": 7, "version": "1",
+    "embedder": "onnxruntime", "space": "tiny/pooled@0",
+    "codebook": {"path": "/c", "error": "", "clusters": 3}, "policy": {"path": "/p", "error": ""},
+    "images": {"queued": 1, "missing": 0}, "queued_bytes": 5, "files_refused": 1,
+    "inbox": {"path": "/i", "available": True, "watched": True, "ready": 0, "settling": 0},
+    "placing_anew": {"done": 0, "total": 0}, "images_per_s": 0, "ms_per_image": {"decode": 1.5},
+    "disk": {"free_bytes": 1, "total_bytes": 2}, "last_error": {"at": "", "what": ""},
+    "refusals": [{"path": "/i/x", "code": "c", "reason": "r", "refused_at": "t"}]}
+
+
 @settings(deadline=None, max_examples=50, database=None)
-@given(status=st.dictionaries(st.text(max_size=5), JSON, max_size=5))
-def test_a_status_reads_back_as_it_was_written(tmp_path_factory, status):
+@given(more=st.dictionaries(st.text(max_size=5), JSON, max_size=5))
+def test_a_status_reads_back_as_it_was_written(tmp_path_factory, more):
+    status = dict(STATUS, **more)
     path = str(tmp_path_factory.mktemp("status") / "status.json")
     health.write_status(path, status)
     assert health.read_status(path) == status
@@ -95,7 +108,7 @@ def test_a_status_reads_back_as_it_was_written(tmp_path_factory, status):
 
 def test_a_status_may_name_a_file_whose_name_is_not_utf8(tmp_path):
     path, name = str(tmp_path / "status.json"), os.fsdecode(b"caf\xe9.png")
-    health.write_status(path, {"refusals": [{"path": name}]})
+    health.write_status(path, dict(STATUS, refusals=[dict(STATUS["refusals"][0], path=name)]))
     assert health.read_status(path)["refusals"][0]["path"] == name
 
 
@@ -110,12 +123,34 @@ def test_a_status_that_is_not_there_or_damaged_is_named(tmp_path, content):
     assert "has it run yet" in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("change, told", [
+    (None, "the whole"), ([], "the whole"), ({"images": None}, "'images'"),
+    ({"images": {"queued": 1}}, "'images.missing'"), ({"codebook": "none"}, "'codebook'"),
+    ({"queued_bytes": "5"}, "'queued_bytes'"), ({"ms_per_image": {"x": "1"}}, "'ms_per_image.x'"),
+    ({"last_error": "text"}, "'last_error'"), ({"refusals": {}}, "'refusals'"),
+    ({"refusals": [{"path": "/x"}]}, "'refusals.0.code'"), ({"inbox": [1]}, "'inbox'")])
+def test_a_status_of_another_shape_is_refused_in_one_line(tmp_path, change, told):
+    path = str(tmp_path / "status.json")
+    health.write_status(path, dict(STATUS, **change) if isinstance(change, dict) else change)
+    with pytest.raises(UserError, match="of another version or damaged") as caught:
+        health.read_status(path)
+    assert path in str(caught.value) and told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_status_nested_without_end_is_refused(tmp_path):
+    path = tmp_path / "status.json"
+    path.write_text("[" * 100000)
+    with pytest.raises(UserError, match="cannot be read"):
+        health.read_status(str(path))
+
+
 def test_a_status_that_cannot_be_written_leaves_the_old_one(tmp_path):
     path = str(tmp_path / "status.json")
-    health.write_status(path, {"running": True})
+    health.write_status(path, STATUS)
     with pytest.raises(TypeError):
         health.write_status(path, {"running": object()})
-    assert health.read_status(path) == {"running": True}
+    assert health.read_status(path) == STATUS
     with pytest.raises(OSError):
         health.write_status(str(tmp_path / "absent" / "status.json"), {})
 
@@ -125,8 +160,29 @@ def test_the_disk_has_room_and_a_size(tmp_path):
     assert 0 <= disk["free_bytes"] <= disk["total_bytes"] and disk["total_bytes"] > 0
 
 
-def test_a_process_runs_until_it_has_ended():
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    assert health.is_running(child.pid) and health.is_running(1)
+def test_a_lock_is_held_until_its_process_has_ended_whatever_number_that_had(tmp_path):
+    path = str(tmp_path / "lock")
+    assert not health.is_held(path)
+    child = subprocess.Popen(
+        [sys.executable, "-c", "import sys; from jetson_cluster.daemon import lock_folder\n"
+         "held = lock_folder(sys.argv[1]); print('held', flush=True); input()", str(tmp_path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdout.readline() == b"held\n"
+    assert health.is_held(path) and health.is_held(path)
     child.communicate(b"\n")
-    assert not health.is_running(child.pid)
+    with open(path, "w") as stream:
+        stream.write("1\n")  # a process that lives
+    assert not health.is_held(path)
+
+
+def test_looking_at_the_lock_leaves_it_to_the_daemon(tmp_path):
+    lock_folder(str(tmp_path)).close()
+    assert not health.is_held(str(tmp_path / "lock"))
+    with lock_folder(str(tmp_path)):
+        assert health.is_held(str(tmp_path / "lock"))
+
+
+def test_a_lock_that_cannot_be_tried_is_named(tmp_path):
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(UserError, match="unknown whether the daemon runs"):
+        health.is_held(str(tmp_path / "lock"))

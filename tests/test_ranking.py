@@ -40,6 +40,52 @@ def candidates(seed, count, clusters, skew=0.0, hard=False, far_share=0.1, coars
     return made
 
 
+# ---- the measured forms, in numbers worked out by hand -----------------------------------------
+
+def alike(count, interest=1.0):
+    """CANDIDATE [count], images 1, 2, ... that belong to cluster 0 and to no other."""
+    made = np.zeros(count, CANDIDATE)
+    made["image"] = np.arange(1, count + 1)
+    made["interest"], made["ratio"] = interest, 1
+    made["soft_weight"][:, 0] = 1
+    return made
+
+
+def test_interest_is_six_tenths_novelty_and_four_tenths_representative():
+    zeros, novelty = np.zeros(4), np.array([1, 0, 1, 0.5])
+    representative = np.array([0, 1, 1, 0.25])
+    found = codebook.Assessment(
+        zeros, zeros, zeros, zeros, zeros, novelty, representative, zeros, zeros)
+    assert ranking.interest(found).tolist() == pytest.approx([0.6, 0.4, 1.0, 0.4])
+
+
+def test_each_image_of_the_same_kind_ahead_leaves_three_tenths_of_the_score():
+    ranked = ranking.order(alike(4), np.array([2.0]), 4)
+    assert [row.score for row in ranked] == pytest.approx([2.0, 0.6, 0.18, 0.054])
+    assert [row.kin for row in ranked] == [0, 1, 2, 3]
+
+
+def test_an_image_half_of_the_kind_ahead_is_discounted_half_in_the_logarithm():
+    made = alike(2)
+    made["soft_weight"][1, 0] = 0.5
+    made["interest"][1] = 0.9
+    ranked = ranking.order(made, np.array([1.0]), 2)
+    assert ranked[1].score == pytest.approx(0.9 * 0.5477226)  # the root of 0.3
+
+
+def test_the_tenth_and_the_twentieth_place_and_no_other_go_to_far_images():
+    made = alike(40)
+    made["far"][30:] = True
+    made["ratio"][30:] = np.arange(12, 2, -1)  # image 40 is the nearest, then 39
+    made["interest"][30:] = 1e-8
+    made["soft_weight"][30:] = 0
+    made["soft_weight"][:30] = 0
+    ranked = ranking.order(made, np.array([1.0]), 25)
+    assert [place for place, row in enumerate(ranked, 1) if row.by_far_slot] == [10, 20]
+    assert [ranked[9].image, ranked[19].image] == [40, 39]
+    assert [row.image for row in ranked[:9]] == list(range(1, 10))
+
+
 def images_of(ranked):
     return [place.image for place in ranked]
 

@@ -10,9 +10,6 @@ import numpy as np
 
 BLOCK = 256  # threads of every block of every kernel
 MOST_NEIGHBOURS = 4
-MOST_ROWS = 65536
-MOST_CENTROIDS = 4096
-MOST_NUMBERS = 4096  # of an embedding
 # Above this many rows the tiled product costs less than measuring every distance: on one
 # multiprocessor a tile of 64 rows takes about as long as 16 rows measured one by one.
 FEW_ROWS = 16
@@ -85,7 +82,8 @@ def half_norms_and_doubt(stored: np.ndarray, dimension: int) -> Tuple[np.ndarray
     squared = np.einsum("kd,kd->k", stored, stored, dtype=np.float64)
     longest = float(np.sqrt(squared.max()))
     doubt = ROUNDING * ((1.2 * dimension + 16) * longest + 2 * longest ** 2)
-    return (squared / 2).astype(np.float32), doubt
+    most = float(np.finfo(np.float32).max)
+    return np.minimum(squared / 2, most).astype(np.float32), min(doubt, most)
 
 
 def planes_grid(frames: int, pixels: int) -> Tuple[int, int]:

@@ -3,28 +3,29 @@
 // In:  embeddings float32 [rows, dimension], raw; centroids [k, stride] in half or float, where
 //      stride is dimension rounded up to TILE_DEPTH and the rest of each row is zero.
 // Out: for each row its `neighbours` (1 to 4, at most k) nearest centroids, nearest first, ties to
-//      the lower index: int32 [rows, neighbours] and Euclidean distances float32 [rows, neighbours].
+//      the lower index: indices int32 and Euclidean distances float32, [rows, neighbours] both.
 //
 // Each embedding is scaled to length 1 here, as codebook.normalise does; a zero row stays zero, and
 // a row that is not finite gets the lowest indices and distances that are no numbers.
 //
 // How distances are had. |x|^2 - 2xc + |c|^2 needs one multiplication per number, but loses every
-// digit that the terms share and can come out negative. The sum of (x - c)^2 does neither, and needs
-// twice the arithmetic. So every distance that leaves here is measured from differences:
-//   nearest_few_*   for up to a few dozen rows: all centroids are measured by differences. Reading
-//                   them is what takes time then, and the arithmetic hides behind it.
-//   nearest_many_*  for more rows: a tiled matrix product proposes CANDIDATES for each row, and those
-//                   are measured. The product's rounding has a proven bound (`doubt`, see
-//                   launcher.py); where it could have hidden a nearer centroid from the candidates
-//                   (many centroids almost equally near), the row is measured against all of them.
+// digit that the terms share and can come out negative. The sum of (x - c)^2 does neither, and
+// needs twice the arithmetic. So every distance that leaves here is measured from differences:
+//   nearest_few_*   for few rows (up to 16, grids.py says why): all centroids are measured by
+//                   differences. Reading them takes longer than the arithmetic then.
+//   nearest_many_*  for more rows: a tiled matrix product proposes CANDIDATES for each row, and
+//                   those are measured. The product's rounding has a proven bound (`doubt`, see
+//                   grids.py); where it could have hidden a nearer centroid from the candidates
+//                   (many centroids almost equally near), the row is measured against all.
 // One warp measures in one order of additions in both, so a row's answer does not depend on how
 // many rows came with it, nor on how the centroids were split over blocks.
 //
 // One launch does everything: where blocks share the centroids of a row between them, each leaves
 // its best in `partial` and the last one to finish merges. `tickets` must be zero before the first
-// launch and is zero again after each; launches that share it must follow one another in one stream.
+// launch and is zero again after each; launches that share it must follow one another in a stream.
 //
-// CUDA 10.2 to 13, compute capability 5.3 and newer; blocks of 256 threads, no dynamic shared memory.
+// C++14, CUDA 10.2 and newer, compute capability 5.3 and newer; blocks of 256 threads, no dynamic
+// shared memory.
 
 #include <cuda_fp16.h>
 
@@ -296,9 +297,9 @@ __device__ __forceinline__ void leave(const Work& work, int row, Ranked mine, in
     }
 }
 
-// By one thread, after a barrier that follows every `leave` of its block: true in exactly one of the
-// gridDim.y blocks of a ticket, the last to come; the ticket is 0 again then. The fence before makes
-// what the block left visible ahead of the ticket, the one after keeps later reads behind it.
+// By one thread, after a barrier that follows every `leave` of its block: true in exactly one of
+// the gridDim.y blocks of a ticket, the last to come; the ticket is 0 again then. The fence before
+// makes what the block left visible ahead of the ticket, the one after keeps later reads behind it.
 __device__ __forceinline__ bool is_last(unsigned* ticket) {
     __threadfence();
     const bool last = atomicInc(ticket, gridDim.y - 1) == gridDim.y - 1;
@@ -502,7 +503,8 @@ __device__ __forceinline__ void many(const Work& work, const Stored* centroids,
                 scratch.tile.centroids[own_half * EACH + i][own_centroid] = from_centroid[i];
             }
             if (depth == 0 && own_half == 0) {
-                shared.halves[own_centroid] = centroid_exists ? half_norms[tile + own_centroid] : 0.0f;
+                shared.halves[own_centroid] =
+                    centroid_exists ? half_norms[tile + own_centroid] : 0.0f;
             }
             __syncthreads();  // the tile is there
             if (depth + TILE_DEPTH < stride) {  // on its way while this tile is multiplied
@@ -546,7 +548,7 @@ __device__ __forceinline__ void many(const Work& work, const Stored* centroids,
             for (int at = own_part; at < STAGED; at += SCANNERS) {
                 const int column = half * STAGED + at;
                 if (tile + column < end) {
-                    // Half the squared distance, less the row's own part, which is the same for all.
+                    // Half the squared distance, less the row's own part, the same for all.
                     const float key = shared.halves[column] - scratch.staged[own_row][at] * shrink;
                     insert(best, ranked(key, tile + column));
                 }

@@ -53,8 +53,10 @@ def fit_codebook(embeddings: np.ndarray, scenes: Sequence[str], k: int, seed: in
                         "damaged")
     notes = []
     if count < IMAGES_PER_CLUSTER * k:
-        notes.append("%d images are few for %d clusters; -k %d would describe terrain rather than "
-                     "single images" % (count, k, max(1, count // IMAGES_PER_CLUSTER)))
+        sensible = max(1, count // IMAGES_PER_CLUSTER)
+        notes.append("%d images are few for %d cluster%s; %s would describe terrain rather than "
+                     "single images" % (count, k, "s" if k > 1 else "",
+                                        "-k %d" % sensible if sensible < k else "more of them"))
     points = normalise(embeddings)
     centroids = kmeans(points, k, seed)
     found = codebook.nearest(points, centroids, codebook.half_squared_lengths(centroids), 1)

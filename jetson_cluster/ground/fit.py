@@ -10,9 +10,10 @@ import csv
 import logging
 import os
 import sys
+import tempfile
 import time
 from collections import deque
-from typing import Dict, List, NamedTuple, Sequence
+from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
@@ -28,11 +29,14 @@ from jetson_cluster.inbox import Arrival
 from jetson_cluster.ingest import Ingest
 from jetson_cluster.pipeline import Pipeline
 from jetson_cluster.ranking import Placement
+from jetson_cluster.records import Refusal
 from jetson_cluster.walker import Walker, look
 
 log = logging.getLogger(__name__)
 
 SKIPPED_SHOWN = 10
+MOST_BATCH = 1024  # as in the daemon's settings
+MOST_SEED = 2 ** 31 - 1  # faiss keeps it in a C int
 
 
 class Archive(NamedTuple):
@@ -58,10 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.k < 1:
-        raise UserError("-k %d: a codebook has at least one cluster" % args.k)
+    check_numbers(args.k, args.seed, args.batch)
+    check_writable(args.out)
     model = recipe.load_model(args.model, args.recipe)
-    arrivals = list_archive(args.archive)
+    arrivals, absent = list_archive(args.archive)
+    if args.k > len(arrivals):
+        raise UserError("-k %d: more clusters than the %d files of %s" % (
+            args.k, len(arrivals), args.archive))
     paths = [arrival.path for arrival in arrivals]
     work = args.work or args.out + ".work"
     try:
@@ -71,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     with lock_folder(work), Catalog(os.path.join(work, "catalog.sqlite"), model.space) as catalog:
         embed_archive(catalog, model, arrivals, args.embedder, args.batch)
         archive = catalogued(catalog, paths)
-        report_skipped(catalog, paths, os.path.join(work, "skipped.csv"))
+        report_skipped(catalog, paths, absent, os.path.join(work, "skipped.csv"))
         if not archive.images:
             raise UserError("%s: not one of its %d files is a readable image" % (
                 args.archive, len(paths)))
@@ -92,8 +99,40 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def list_archive(source: str) -> List[Arrival]:
-    """The files below a folder, or of the lines of a text file, in the order of their paths."""
+def check_numbers(k: int, seed: int, batch: int) -> None:
+    """Raise UserError for what no archive could be fitted with."""
+    if k < 1:
+        raise UserError("-k %d: a codebook has at least one cluster" % k)
+    if k > codebook.MOST_CLUSTERS:
+        raise UserError("-k %d: a codebook has at most %d clusters" % (k, codebook.MOST_CLUSTERS))
+    for name, value, most in (("--seed", seed, MOST_SEED), ("--batch", batch, MOST_BATCH)):
+        if not 0 <= value <= most:
+            raise UserError("%s %d: must be a whole number from 0 to %d" % (name, value, most))
+
+
+def check_writable(path: str) -> None:
+    """Raise UserError if no file could be put at `path`: told now, not after hours of embedding."""
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path):
+        raise UserError("--out %s: is a folder; name a file in it" % path)
+    if not os.path.isdir(folder):
+        raise UserError("--out %s: there is no folder %s; make it first" % (path, folder))
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError("--out %s: nothing can be written in %s: %s" % (
+            path, folder, error.strerror or error))
+
+
+def list_archive(source: str) -> Tuple[List[Arrival], List[str]]:
+    """(the files below a folder or of the lines of a text file, the lines that name no file).
+
+    Both in the order of their paths. Raises UserError if there is not one file.
+    """
+    absent = []
+    if not os.path.exists(source):
+        raise UserError("%s: no such file or folder" % source)
     if os.path.isdir(source):
         walker = Walker(os.path.abspath(source), time.monotonic)
         walker.begin(thorough=True)
@@ -108,10 +147,13 @@ def list_archive(source: str) -> List[Arrival]:
             raise UserError("%s: neither a folder nor a readable list of paths: %s" % (
                 source, error))
         folder = os.path.dirname(os.path.abspath(source))
-        arrivals = [seen(os.path.join(folder, line)) for line in lines if line]
+        paths = {os.path.join(folder, line) for line in lines if line}
+        absent = sorted(path for path in paths if not os.path.lexists(path))
+        arrivals = [seen(path) for path in paths.difference(absent)]
     if not arrivals:
-        raise UserError("%s: no files there" % source)
-    return sorted(arrivals)
+        raise UserError("%s: no files there%s" % (
+            source, ", the first it names is %s" % absent[0] if absent else ""))
+    return sorted(arrivals), absent
 
 
 def seen(path: str) -> Arrival:
@@ -203,10 +245,14 @@ def catalogued(catalog: Catalog, paths: Sequence[str]) -> Archive:
     return Archive(list(first.values()), list(first))
 
 
-def report_skipped(catalog: Catalog, paths: Sequence[str], list_path: str) -> None:
-    """Say which files were no usable images; all of them go to a CSV file."""
+def report_skipped(catalog: Catalog, paths: Sequence[str], absent: Sequence[str],
+                   list_path: str) -> None:
+    """Say which files were no usable images or not there; all of them go to a CSV file."""
     wanted = set(paths)
-    skipped = sorted(refusal for refusal in catalog.refusals(len(wanted)) if refusal.path in wanted)
+    # All it holds: those of this archive may be older than any number of another archive's.
+    refusals = catalog.refusals(catalog.counts["refused"])
+    skipped = sorted([refusal for refusal in refusals if refusal.path in wanted] + [
+        Refusal(path, 0, 0, "absent", "no such file", utc_now()) for path in absent])
     with open(list_path, "w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
         writer = csv.writer(stream)
         writer.writerow(["path", "code", "reason"])

@@ -1,13 +1,16 @@
 """`jetson-cluster queue`: the head of the queue file as a table for people, or as JSON."""
 
 import argparse
+import datetime
 import json
 import os
 import shutil
 import sys
+import time
 
 from jetson_cluster.downlink import read_queue
-from jetson_cluster.verbs import add_config_arguments, config_of
+from jetson_cluster.errors import UserError
+from jetson_cluster.verbs import add_config_arguments, config_of, printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.rows < 0:
+        raise UserError("--rows %d: must be a whole number from 0 (0: all of the file)" % args.rows)
     config = config_of(args)
     rows = read_queue(config.queue.path)
     shown = rows[:args.rows] if args.rows > 0 else rows
@@ -29,11 +34,26 @@ def run(args: argparse.Namespace) -> int:
         "rank", "score", "image", "size", "sum", "why"))
     for row in shown:
         line = "%4d  %-8s %-26s %9s %10s  %s" % (
-            row.rank, row.score, _shortened(os.path.basename(row.path), 26), in_units(row.bytes),
-            in_units(row.cumulative_bytes), row.reason)
-        print(line[:width])
-    print("%d of %d rows of %s" % (len(shown), len(rows), config.queue.path))
+            row.rank, row.score, _shortened(printable(os.path.basename(row.path)), 26),
+            in_units(row.bytes), in_units(row.cumulative_bytes), row.reason)
+        print(printable(line)[:width])
+    print("%d of %d rows of %s, written %s" % (
+        len(shown), len(rows), printable(config.queue.path),
+        when(os.stat(config.queue.path).st_mtime, time.time())))
     return 0
+
+
+def when(then_s: float, now_s: float) -> str:
+    """A time of the past in words, both in seconds since 1970; only the time if it lies ahead."""
+    moment = datetime.datetime.fromtimestamp(then_s, datetime.timezone.utc)
+    at = moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    ago_s = now_s - then_s
+    if ago_s < 0:
+        return "at %s, by a clock ahead of this one" % at
+    for unit, size_s in (("days", 86400), ("h", 3600), ("min", 60)):
+        if ago_s >= 2 * size_s:
+            return "%d %s ago, at %s" % (ago_s // size_s, unit, at)
+    return "%d s ago, at %s" % (ago_s, at)
 
 
 def _shortened(name: str, width: int) -> str:

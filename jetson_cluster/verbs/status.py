@@ -2,9 +2,10 @@
 
 import argparse
 import json
+import os
 
-from jetson_cluster.health import is_running, read_status
-from jetson_cluster.verbs import add_config_arguments, config_of
+from jetson_cluster.health import is_held, read_status
+from jetson_cluster.verbs import add_config_arguments, config_of, printable
 from jetson_cluster.verbs.queue import in_units
 
 
@@ -16,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     config = config_of(args)
     status = read_status(config.status_path)
-    status["running"] = status["running"] and is_running(status["process"])
+    status["running"] = status["running"] and is_held(
+        os.path.join(config.state_dir, "lock"))
     print(json.dumps(status, indent=1) if args.json else describe(status))
     return 0
 
@@ -64,4 +66,4 @@ def describe(status: dict) -> str:
     text = ["%-11s %s" % line for line in lines]
     text += ["  %s %s: %s (%s)" % (refusal["refused_at"], refusal["path"], refusal["reason"],
                                    refusal["code"]) for refusal in status["refusals"]]
-    return "\n".join(text)
+    return "\n".join(map(printable, text))

@@ -1,6 +1,7 @@
 """The kernel sources on a CPU: built by g++ with tests/fakes/cuda, run in a process of their own.
 
-In: a .cu file, numpy arrays. Out: what the kernel made of them, or `KernelFault` with what went wrong.
+In: a .cu file, numpy arrays. Out: what the kernel made of them, or `KernelFault` saying what is
+wrong.
 Two builds, `checked` (address and undefined-behaviour sanitizers: bounds, alignment) and `races`.
 A process of its own, because a sanitizer ends it.
 """
@@ -62,7 +63,8 @@ def build(source: pathlib.Path, flavour: str, folder: pathlib.Path) -> pathlib.P
     program = folder / "{}-{}".format(flavour, source.stem)
     # races.cpp stands in for what the compiler would link for -fsanitize=thread.
     linking = SANITIZERS if flavour == "checked" else []
-    subprocess.check_call(["g++"] + linking + [str(path) for path in objects] + ["-o", str(program)])
+    subprocess.check_call(
+        ["g++"] + linking + [str(path) for path in objects] + ["-o", str(program)])
     return program
 
 

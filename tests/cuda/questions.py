@@ -50,8 +50,9 @@ def planes(worker, frames, seed=0):
     """What preprocess.cu makes of frames uint8 [N, H, W, 3]: float32 [N, 3, H, W]."""
     count, height, width, _ = frames.shape
     made = np.full((count, 3, height, width), -7, np.float32)
-    worker.launch("frames_to_planes", grids.planes_grid(count, height * width), [
-        Memory(frames), np.uint64(frames.nbytes), np.int32(height * width), Memory(made)], seed=seed)
+    pixels = height * width
+    worker.launch("frames_to_planes", grids.planes_grid(count, pixels), [
+        Memory(frames), np.uint64(frames.nbytes), np.int32(pixels), Memory(made)], seed=seed)
     return made
 
 

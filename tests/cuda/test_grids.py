@@ -1,4 +1,4 @@
-"""How kernels are launched: for every shape all rows and centroids are covered, and nothing twice."""
+"""How kernels are launched: for every shape, all rows and centroids are covered, none twice."""
 
 import itertools
 import pathlib

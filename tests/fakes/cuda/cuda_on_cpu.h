@@ -1,5 +1,5 @@
-// CUDA's keywords and built-ins for an ordinary C++ compiler, so that a .cu file, unchanged, runs on
-// a CPU. Included ahead of the source on the compiler's command line; fibers.cpp is the rest.
+// CUDA's keywords and built-ins for an ordinary C++ compiler, so that a .cu file, unchanged, runs
+// on a CPU. Included ahead of the source on the compiler's command line; fibers.cpp is the rest.
 //
 // Every CUDA thread is a fiber. A fiber runs until it must wait (__syncthreads, __syncwarp, a
 // shuffle); which one runs next is drawn from a seeded generator. Fibers rather than OS threads: a

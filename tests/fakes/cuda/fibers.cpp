@@ -199,6 +199,11 @@ void run_block(int threads) {
 
 }  // namespace
 
+std::vector<Kernel>& kernels() {
+    static std::vector<Kernel> all;
+    return all;
+}
+
 std::string run(dim3 grid, dim3 block, unsigned seed, const std::function<void()>& kernel) {
     generator.seed(seed);
     failure.clear();

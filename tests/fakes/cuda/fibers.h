@@ -36,13 +36,20 @@ struct Watcher {
 };
 extern Watcher* watcher;
 
-// A kernel by name: how many bytes each parameter has, and a call from the parameters' addresses.
+struct Parameter {
+    size_t bytes;
+    bool pointer;
+};
+
+// A kernel by name, and a call of it from the addresses of its parameters.
 struct Kernel {
     std::string name;
-    std::vector<size_t> sizes;
+    std::vector<Parameter> parameters;
     std::function<std::function<void()>(void**)> bind;
 };
-const std::vector<Kernel>& kernels();
+
+// Every kernel of every kernels.cpp linked in.
+std::vector<Kernel>& kernels();
 
 }  // namespace cuda_on_cpu
 

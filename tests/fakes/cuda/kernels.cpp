@@ -2,6 +2,7 @@
 // -DKERNEL_SOURCE="..." names the file, -DKERNEL_NAMES=X(first)X(second) its kernels.
 #include KERNEL_SOURCE
 
+#include <type_traits>
 #include <utility>
 
 #include "fibers.h"
@@ -15,17 +16,16 @@ std::function<void()> bound(void (*kernel)(Parameters...), void** at,
 }
 
 template <typename... Parameters>
-cuda_on_cpu::Kernel described(const char* name, void (*kernel)(Parameters...)) {
-    return {name, {sizeof(Parameters)...}, [kernel](void** at) {
-        return bound(kernel, at, std::index_sequence_for<Parameters...>());
-    }};
+bool known(const char* name, void (*kernel)(Parameters...)) {
+    cuda_on_cpu::kernels().push_back(
+        {name, {{sizeof(Parameters), std::is_pointer<Parameters>::value}...}, [kernel](void** at) {
+            return bound(kernel, at, std::index_sequence_for<Parameters...>());
+        }});
+    return true;
 }
+
+#define X(name) known(#name, name),
+const bool all_known[] = {KERNEL_NAMES};
+#undef X
 
 }  // namespace
-
-const std::vector<cuda_on_cpu::Kernel>& cuda_on_cpu::kernels() {
-#define X(name) described(#name, name),
-    static const std::vector<Kernel> all = {KERNEL_NAMES};
-#undef X
-    return all;
-}

@@ -1,10 +1,10 @@
 // Runs kernels that another process asks for: requests on stdin, what became of them on stdout.
 //
-// A request, all numbers 32-bit little-endian: length and text of the kernel's name; grid x, y; block
-// x; seed; number of parameters; each as kind (0 value, 1 memory), offset, length, bytes. A parameter
-// that is memory is a fresh allocation of exactly that length, given to the kernel from `offset` on.
-// The answer: length and text of what went wrong (0 if nothing did), then each memory's content. After
-// something went wrong the worker ends.
+// A request, all numbers 32-bit little-endian: length and text of the kernel's name; grid x, y;
+// block x; seed; number of parameters; each as kind (0 value, 1 memory), offset, length, bytes. A
+// parameter that is memory is a fresh allocation of exactly that length, given to the kernel from
+// `offset` on. The answer: length and text of what went wrong (0 if nothing did), then each
+// memory's content. After something went wrong the worker ends.
 #include <cstdio>
 #include <cstdlib>
 
@@ -29,18 +29,18 @@ void put(const void* from, size_t size) {
     fwrite(from, 1, size, stdout);
 }
 
-struct Parameter {
+struct Given {
     bool memory;
     uint32_t length;
     char* content;
     void* value;  // what the kernel gets: the content itself, or a pointer into it
 };
 
-void answer(const std::string& problem, const std::vector<Parameter>& parameters) {
+void answer(const std::string& problem, const std::vector<Given>& parameters) {
     const uint32_t length = problem.size();
     put(&length, sizeof(length));
     put(problem.data(), length);
-    for (const Parameter& parameter : parameters) {
+    for (const Given& parameter : parameters) {
         if (parameter.memory && problem.empty()) {
             put(parameter.content, parameter.length);
         }
@@ -55,8 +55,8 @@ void serve() {
     grid.y = number();
     const dim3 block = {number(), 1, 1};
     const uint32_t seed = number();
-    std::vector<Parameter> parameters(number());
-    for (Parameter& parameter : parameters) {
+    std::vector<Given> parameters(number());
+    for (Given& parameter : parameters) {
         parameter.memory = number() == 1;
         const uint32_t offset = number();
         parameter.length = number();
@@ -70,7 +70,7 @@ void serve() {
     }
     std::vector<void*> places;
     cuda_on_cpu::forget_memory();
-    for (Parameter& parameter : parameters) {
+    for (Given& parameter : parameters) {
         places.push_back(parameter.memory ? static_cast<void*>(&parameter.value)
                                           : static_cast<void*>(parameter.content));
         if (parameter.memory) {
@@ -80,7 +80,7 @@ void serve() {
     std::string problem = "no kernel of that name: " + name;
     for (const cuda_on_cpu::Kernel& kernel : cuda_on_cpu::kernels()) {
         if (kernel.name == name) {
-            problem = kernel.sizes.size() != places.size() ? "wrong number of parameters"
+            problem = kernel.parameters.size() != places.size() ? "wrong number of parameters"
                 : cuda_on_cpu::run(grid, block, seed, kernel.bind(places.data()));
         }
     }
@@ -88,7 +88,7 @@ void serve() {
     if (!problem.empty()) {
         exit(1);
     }
-    for (Parameter& parameter : parameters) {
+    for (Given& parameter : parameters) {
         free(parameter.content);
     }
 }
