@@ -101,7 +101,7 @@ def _needs(verb: Verb, error: ImportError):
     def explain(_args) -> int:
         extra = "ground" if verb.module.startswith("jetson_cluster.ground") else "cpu"
         return _failed("%s needs a package that is not installed (%s); run "
-                       "'pip install jetson-cluster[%s]'" % (verb.name, error, extra), 1)
+                       "\"pip install '.[%s]'\" in the checkout" % (verb.name, error, extra), 1)
     return explain
 
 

@@ -26,7 +26,7 @@ class OnnxRuntimeEmbedder(Embedder):
             import onnxruntime
         except ImportError as error:
             raise WorldError("ONNX Runtime is not to be had (%s); install it with "
-                             "'pip install jetson-cluster[cpu]'" % error)
+                             "'pip install onnxruntime'" % error)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.log_severity_level = 3
