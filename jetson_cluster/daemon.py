@@ -182,9 +182,9 @@ class Daemon:
 
     @property
     def settled(self) -> bool:
-        """Nothing waits: no file ready, settling or in flight, every image placed."""
+        """Nothing waits: no file ready, settling or in flight, every image placed, none gone."""
         progress = self._placing.progress
-        return (self._inbox.drained and not self._ingest.busy
+        return (self._inbox.drained and not self._ingest.busy and not self._publisher.looking
                 and progress.done >= progress.total)
 
     def _look(self) -> None:

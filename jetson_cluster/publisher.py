@@ -33,6 +33,7 @@ class Publisher:
         self._verified_at = monotonic()
         self._rows = None  # type: Optional[List[QueueRow]]
         self.stale = True
+        self.looking = False  # the last turn found files gone: those in their places are unlooked at
         self.error = ""  # why the file could not be written, "" once it could
         self.spent_s = 0.0
 
@@ -79,6 +80,7 @@ class Publisher:
         None while images are placed anew, and when files were found gone: the next turn looks at
         those that took their places, so that many gone files do not hold up one turn.
         """
+        self.looking = False
         ranked = self._placing.order(policy)
         if ranked is None:
             return None
@@ -91,6 +93,7 @@ class Publisher:
         if missing:
             log.warning("ImagesMissing: %d gone from the inbox, such as %s", len(missing),
                         held[missing[0]].path)
+        self.looking = True
         return None
 
     def _describe(self, ranked: List[Ranked], held: Dict[int, Row], policy: Policy

@@ -435,6 +435,18 @@ def test_thousands_of_deleted_images_leave_the_queue_without_a_long_turn(rover):
         assert turns >= 15
 
 
+def test_once_ends_with_a_true_queue_however_many_files_are_gone(rover):
+    for seed in range(60):
+        drop(rover.inbox, "%02d.png" % seed, "red", seed)
+    rover.once("queue.rows=4")
+    for path in sorted(rover.inbox.iterdir())[:-1]:
+        path.unlink()
+    # Nothing settles and nothing is new: the turns that look for gone files are all there is to wait for.
+    rover.once("queue.rows=4", "queue.interval_s=5")
+    assert rover.names() == ["59.png"]
+    assert rover.status()["images"] == {"queued": 1, "missing": 59}
+
+
 def test_what_a_limit_refused_is_read_again_under_another_limit(rover):
     drop(rover.inbox, "a.png", "red", 1)
     rover.once("inbox.max_pixels=100")
