@@ -6,7 +6,6 @@ sleeps, so that tests drive it turn by turn.
 """
 
 import datetime
-import fcntl
 import logging
 import os
 import threading
@@ -21,6 +20,7 @@ from jetson_cluster.embedder import open_embedder
 from jetson_cluster.errors import WorldError
 from jetson_cluster.inbox import Inbox
 from jetson_cluster.ingest import Ingest
+from jetson_cluster.lock import lock_folder
 from jetson_cluster.pipeline import Pipeline
 from jetson_cluster.placing import Placing
 from jetson_cluster.publisher import Publisher
@@ -303,36 +303,6 @@ def once(daemon: Daemon, stop: threading.Event) -> None:
     daemon.drain()
     log.info("Emptied: %d new images, %d files refused, %d images queued in all", added, refused,
              daemon.queued)
-
-
-def lock_folder(folder: str):
-    """Hold `folder` for this process until the returned file is closed; raises WorldError."""
-    path = os.path.join(folder, "lock")
-    try:
-        stream = open(path, "a+")
-    except OSError as error:
-        raise WorldError("lock %s: cannot be opened: %s" % (path, error.strerror or error))
-    try:
-        _lock(stream)
-    except OSError:
-        stream.seek(0)
-        owner = stream.read().strip()
-        stream.close()
-        raise WorldError("%s is in use by another jetson-cluster (process %s); stop it first, or "
-                         "give this one a state_dir of its own" % (folder, owner or "unknown"))
-    stream.truncate(0)
-    stream.write("%d\n" % os.getpid())
-    stream.flush()
-    return stream
-
-
-def _lock(stream) -> None:
-    """Take the lock; `jetson-cluster status` may hold it for an instant, so a second try is made."""
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        time.sleep(0.05)
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def boot_identity() -> str:

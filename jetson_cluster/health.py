@@ -4,10 +4,8 @@ In: what the loop knows of itself. Out: READY, WATCHDOG, STATUS and STOPPING mes
 asked for them (NOTIFY_SOCKET), and a status file that is always whole.
 """
 
-import fcntl
 import json
 import logging
-import os
 import shutil
 import socket
 from typing import Any, Dict, Mapping, Optional
@@ -113,19 +111,3 @@ def disk_of(folder: str) -> Dict[str, int]:
     """Free and total bytes of the disk that holds `folder`."""
     usage = shutil.disk_usage(folder)
     return {"free_bytes": usage.free, "total_bytes": usage.total}
-
-
-def is_held(lock_path: str) -> bool:
-    """Whether a daemon lives that holds this lock; raises UserError if that cannot be found out."""
-    try:
-        with open(lock_path) as stream:
-            # Shared and given back at once: the daemon that holds it notices nothing.
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    except OSError as error:
-        raise UserError("lock %s: cannot be tried, so it is unknown whether the daemon runs: %s" % (
-            lock_path, error.strerror or error))
-    return False

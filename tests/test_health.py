@@ -4,15 +4,12 @@ import json
 import logging
 import os
 import socket
-import subprocess
-import sys
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jetson_cluster import health
-from jetson_cluster.daemon import lock_folder
 from jetson_cluster.errors import UserError
 
 
@@ -159,31 +156,3 @@ def test_a_status_that_cannot_be_written_leaves_the_old_one(tmp_path):
 def test_the_disk_has_room_and_a_size(tmp_path):
     disk = health.disk_of(str(tmp_path))
     assert 0 <= disk["free_bytes"] <= disk["total_bytes"] and disk["total_bytes"] > 0
-
-
-def test_a_lock_is_held_until_its_process_has_ended_whatever_number_that_had(tmp_path):
-    path = str(tmp_path / "lock")
-    assert not health.is_held(path)
-    child = subprocess.Popen(
-        [sys.executable, "-c", "import sys; from jetson_cluster.daemon import lock_folder\n"
-         "held = lock_folder(sys.argv[1]); print('held', flush=True); input()", str(tmp_path)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert child.stdout.readline() == b"held\n"
-    assert health.is_held(path) and health.is_held(path)
-    child.communicate(b"\n")
-    with open(path, "w") as stream:
-        stream.write("1\n")  # a process that lives
-    assert not health.is_held(path)
-
-
-def test_looking_at_the_lock_leaves_it_to_the_daemon(tmp_path):
-    lock_folder(str(tmp_path)).close()
-    assert not health.is_held(str(tmp_path / "lock"))
-    with lock_folder(str(tmp_path)):
-        assert health.is_held(str(tmp_path / "lock"))
-
-
-def test_a_lock_that_cannot_be_tried_is_named(tmp_path):
-    (tmp_path / "lock").mkdir()
-    with pytest.raises(UserError, match="unknown whether the daemon runs"):
-        health.is_held(str(tmp_path / "lock"))

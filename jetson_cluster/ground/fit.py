@@ -21,12 +21,13 @@ from jetson_cluster import codebook, frame, recipe
 from jetson_cluster.catalog import Catalog
 from jetson_cluster.codebook import Assessment
 from jetson_cluster.config import DEFAULTS, EMBEDDERS
-from jetson_cluster.daemon import lock_folder, utc_now
+from jetson_cluster.daemon import utc_now
 from jetson_cluster.embedder import open_embedder
 from jetson_cluster.errors import UserError, WorldError
 from jetson_cluster.ground.clustering import fit_codebook
 from jetson_cluster.inbox import Arrival
 from jetson_cluster.ingest import Ingest
+from jetson_cluster.lock import lock_folder
 from jetson_cluster.pipeline import Pipeline
 from jetson_cluster.ranking import Placement
 from jetson_cluster.records import Refusal

@@ -2,9 +2,9 @@
 
 import argparse
 import json
-import os
 
-from jetson_cluster.health import is_held, read_status
+from jetson_cluster.health import read_status
+from jetson_cluster.lock import is_held
 from jetson_cluster.verbs import add_config_arguments, config_of, printable
 from jetson_cluster.verbs.queue import in_units
 
@@ -17,8 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     config = config_of(args)
     status = read_status(config.status_path)
-    status["running"] = status["running"] and is_held(
-        os.path.join(config.state_dir, "lock"))
+    status["running"] = status["running"] and is_held(config.state_dir)
     print(json.dumps(status, indent=1) if args.json else describe(status))
     return 0
 
