@@ -114,6 +114,12 @@ class Checker:
             self.wrong("'%s' must be letters, digits, '_', '.' or '-', not '%s'" % (where, text))
         return text
 
+    def yes_or_no(self, value: Any, where: str) -> bool:
+        """true or false; False for None."""
+        if value is not None and not isinstance(value, bool):
+            self.wrong("'%s' must be true or false, not %s" % (where, shown(value)))
+        return value is True
+
     def whole(self, value: Any, where: str, low: int, high: int) -> int:
         """A whole number; `low` for None."""
         if value is None:

@@ -1,7 +1,7 @@
 """The command `jetson-cluster`: every verb in one table, its code imported only when it runs.
 
-In: arguments. Out: an exit code, 0 done, 1 the world failed, 2 the user's input is wrong; a failure is
-one line on standard error.
+In: arguments. Out: an exit code, 0 done, 1 the world failed, 2 the user's input is wrong, 3 the GPU is
+lost; a failure is one line on standard error.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import sys
 from typing import List, NamedTuple, Optional
 
 from jetson_cluster import __version__
-from jetson_cluster.errors import JetsonClusterError
+from jetson_cluster.errors import GpuLost, JetsonClusterError
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,8 @@ VERBS = (
 
 def main(arguments: Optional[List[str]] = None) -> int:
     """Run one verb; return its exit code."""
-    if arguments is None:
+    own_process = arguments is None
+    if own_process:
         arguments = sys.argv[1:]
         _print_anything()
     parser = _parser(arguments)
@@ -48,7 +49,14 @@ def main(arguments: Optional[List[str]] = None) -> int:
     try:
         return args.run(args)
     except JetsonClusterError as error:
-        return _failed(str(error), error.exit_code)
+        exit_code = _failed(str(error), error.exit_code)
+        if own_process and isinstance(error, GpuLost):
+            # Python's own exit would run CUDA's destructors in a dead context: hang, or abort.
+            logging.shutdown()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(exit_code)
+        return exit_code
     except sqlite3.Error as error:
         return _failed("catalog: %s; is the disk full or failing?" % error, 1)
     except BrokenPipeError:

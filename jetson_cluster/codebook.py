@@ -37,6 +37,14 @@ class Nearest(NamedTuple):
     distance: np.ndarray  # float32 [N, n], Euclidean, after normalisation
 
 
+class Found(NamedTuple):
+    """The nearest centroids of one embedding, and the codebook they were looked up in."""
+
+    codebook: str  # its identity
+    index: np.ndarray  # int32 [n]
+    distance: np.ndarray  # float32 [n]
+
+
 class Assessment(NamedTuple):
     """What ranking knows of N embeddings under one codebook."""
 
@@ -102,9 +110,13 @@ class Codebook(CodebookFields):
         """The nearest centroids of raw embeddings float32 [N, D]; at most k of them."""
         return nearest(normalise(embeddings), self.centroids, self.half_norms, neighbours)
 
-    def assess(self, embeddings: np.ndarray) -> Assessment:
-        """Place raw embeddings float32 [N, D] among the centroids, in the measured forms of DESIGN."""
-        found = self.nearest(embeddings, NEIGHBOURS)
+    def assess(self, embeddings: np.ndarray, found: Optional[Nearest] = None) -> Assessment:
+        """Place raw embeddings float32 [N, D] among the centroids, in the measured forms of DESIGN.
+
+        `found` are their nearest centroids, NEIGHBOURS or k of them, where the GPU found them already.
+        """
+        if found is None:
+            found = self.nearest(embeddings, NEIGHBOURS)
         cluster, first = found.index[:, 0], found.distance[:, 0]
         rows, known = found.index.shape
         second = found.distance[:, 1] if known > 1 else np.full(rows, np.inf, np.float32)

@@ -17,7 +17,8 @@ DEFAULT_PATH = "/etc/jetson-cluster/config.yaml"
 # A folder that cannot be made for one of these is wrongly named; for any other the disk is at fault.
 ASKED_WRONG = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG,
                errno.ELOOP, errno.EINVAL)
-EMBEDDERS = ("auto", "onnxruntime", "openvino", "openvino-float32")
+EMBEDDERS = ("auto", "cpu", "tensorrt", "onnxruntime", "openvino", "openvino-float32")
+CENTROIDS = ("float32", "float16")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -40,6 +41,15 @@ class QueueConfig(NamedTuple):
     interval_s: float
 
 
+class TensorRTConfig(NamedTuple):
+    """The network on the GPU."""
+
+    plan: Optional[str]  # None: beside the model
+    workspace_bytes: int
+    centroids: str  # how they are kept on the GPU
+    cpu_fallback: bool
+
+
 class Config(NamedTuple):
     """All settings, checked, paths absolute."""
 
@@ -55,6 +65,7 @@ class Config(NamedTuple):
     log_level: str
     inbox: InboxConfig
     queue: QueueConfig
+    tensorrt: TensorRTConfig
 
     @property
     def catalog_path(self) -> str:
@@ -88,7 +99,16 @@ DEFAULTS = {
         "rows": 200,
         "interval_s": 1.0,
     },
+    "tensorrt": {
+        "plan": None,
+        "workspace_bytes": 64 * 1024 * 1024,
+        "centroids": "float32",
+        "cpu_fallback": True,
+    },
 }
+SECTIONS = tuple(key for key, value in DEFAULTS.items() if isinstance(value, dict))
+PATHS = ("state_dir", "model", "recipe", "codebook", "policy", "inbox.path", "queue.path",
+         "tensorrt.plan")
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Config:
@@ -100,7 +120,7 @@ def load(path: str, overrides: Sequence[str] = ()) -> Config:
     content = checker.read()
     given = checker.mapping({} if content is None else content, "", tuple(DEFAULTS))
     merged = dict(DEFAULTS, **_known(given, DEFAULTS))
-    for section in ("inbox", "queue"):
+    for section in SECTIONS:
         # A section with nothing in it is like one left out.
         inner = {} if given.get(section) is None else given[section]
         inner = checker.mapping(inner, section, tuple(DEFAULTS[section]))
@@ -125,10 +145,12 @@ def _absolute(merged: dict, folder: str) -> dict:
             return value
         return os.path.normpath(os.path.join(folder, os.path.expanduser(value)))
 
-    paths = {key: place(merged[key]) for key in ("state_dir", "model", "recipe", "codebook", "policy")}
-    sections = {key: dict(merged[key], path=place(merged[key].get("path")))
-                for key in ("inbox", "queue")}
-    return dict(merged, **dict(paths, **sections))
+    placed = dict(merged)
+    for key in PATHS:
+        section, dot, inner = key.partition(".")
+        placed[section] = dict(placed[section], **{inner: place(placed[section].get(inner))}) \
+            if dot else place(placed[section])
+    return placed
 
 
 def _override(merged: dict, override: str, checker: Checker) -> dict:
@@ -138,7 +160,7 @@ def _override(merged: dict, override: str, checker: Checker) -> dict:
         checker.wrong("--set %s: expected key=value" % override)
         return merged
     known = [name for name, value in DEFAULTS.items() if not isinstance(value, dict)] + [
-        "%s.%s" % (section, name) for section in ("inbox", "queue") for name in DEFAULTS[section]]
+        "%s.%s" % (section, name) for section in SECTIONS for name in DEFAULTS[section]]
     if key not in known:
         checker.wrong("--set %s: unknown key '%s'%s" % (override, key, nearest_name(key, known)))
         return merged
@@ -154,7 +176,7 @@ def _override(merged: dict, override: str, checker: Checker) -> dict:
 
 
 def _check(merged: dict, path: str, checker: Checker) -> Config:
-    inbox, queue = merged["inbox"], merged["queue"]
+    inbox, queue, tensorrt = merged["inbox"], merged["queue"], merged["tensorrt"]
     state_dir = checker.text(merged["state_dir"], "state_dir")
     queue_path = checker.text(queue["path"], "queue.path") or os.path.join(state_dir, "queue.csv")
     config = Config(
@@ -180,7 +202,14 @@ def _check(merged: dict, path: str, checker: Checker) -> Config:
         queue=QueueConfig(
             path=queue_path,
             rows=checker.whole(queue["rows"], "queue.rows", 1, 100000),
-            interval_s=checker.number(queue["interval_s"], "queue.interval_s", 0.1, 3600)))
+            interval_s=checker.number(queue["interval_s"], "queue.interval_s", 0.1, 3600)),
+        tensorrt=TensorRTConfig(
+            plan=checker.text(tensorrt["plan"], "tensorrt.plan") or None,
+            # Two gigabytes hang a Nano; larger computers may want more than the default.
+            workspace_bytes=checker.whole(
+                tensorrt["workspace_bytes"], "tensorrt.workspace_bytes", 2 ** 20, 2 ** 40),
+            centroids=checker.text(tensorrt["centroids"], "tensorrt.centroids", CENTROIDS),
+            cpu_fallback=checker.yes_or_no(tensorrt["cpu_fallback"], "tensorrt.cpu_fallback")))
     _refuse_nesting(config, checker)
     return config
 

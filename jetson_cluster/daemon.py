@@ -5,19 +5,21 @@ does one turn and says what it did; `run` is a loop around it. Clocks are passed
 sleeps, so that tests drive it turn by turn.
 """
 
+import contextlib
 import datetime
 import logging
 import os
 import threading
 import time
-from typing import Callable, Mapping, NamedTuple
+from typing import Callable, Mapping, NamedTuple, Optional
 
-from jetson_cluster import __version__, codebook, frame, health, policy, recipe
+from jetson_cluster import __version__, codebook, frame, gpu_losses, health, policy, recipe
 from jetson_cluster.catalog import Catalog
 from jetson_cluster.config import Config, make_folders
 from jetson_cluster.downlink import printable_path
-from jetson_cluster.embedder import open_embedder
-from jetson_cluster.errors import WorldError
+from jetson_cluster.embedder import AUTO, CPU, TENSORRT, open_embedder
+from jetson_cluster.embedder.base import Embedder, Options
+from jetson_cluster.errors import GpuLost, WorldError
 from jetson_cluster.inbox import Inbox
 from jetson_cluster.ingest import Ingest
 from jetson_cluster.lock import lock_folder
@@ -35,6 +37,8 @@ STATUS_IDLE_S = 60.0  # flash wears: an idle rover writes its status once a minu
 LONGEST_WAIT_S = LOOK_S  # also bounds the time between two watchdog messages
 RATE_WINDOW_S = 60.0
 REFUSALS_SHOWN = 20
+MAY_USE_GPU = (AUTO, TENSORRT)
+GPU_REST_S = 6 * 3600.0  # then a lost GPU is tried again: months on the processor would be a waste
 
 
 class Step(NamedTuple):
@@ -65,9 +69,13 @@ class Daemon:
         self._notifier = health.Notifier(environment)
         make_folders(config)
         self._lock = lock_folder(config.state_dir)
+        self._gpu_losses = gpu_losses.GpuLosses(
+            os.path.join(config.state_dir, "gpu-losses.json"), boot_identity(), monotonic)
+        self._gpu_given_up = False
         self._opened = []
         try:
-            self._open()
+            with self._noting_gpu_loss():
+                self._open()
         except BaseException:
             self.close()
             raise
@@ -81,9 +89,7 @@ class Daemon:
         self._policy.start()
         limits = frame.Limits(config.inbox.max_file_bytes, config.inbox.max_pixels,
                               config.inbox.sixteen_bit_white)
-        self._pipeline = Pipeline(
-            lambda: open_embedder(config.embedder, self.model, self._batch, config.threads),
-            limits, self._now)
+        self._pipeline = Pipeline(self._open_embedder, limits, self._now)
         self._opened.append(self._pipeline)
         # After the network: if the model is wrong, that is to be said, not what follows from it.
         self._codebook = Uplinked("codebook", config.codebook, self._kept("codebook.npz"),
@@ -94,7 +100,7 @@ class Daemon:
         self._catalog.begin_boot(boot_identity())
         self._catalog.forget_refusals(repr(limits), frame.DEPENDS_ON_LIMITS)
         self._placing = Placing(self._catalog, config.queue.rows)
-        self._placing.use(self._codebook.value)
+        self._use(self._codebook.value)
         self._warn_of_unknown_clusters()
         log.info("Started: %s, %s, %s", self.model.space, self._pipeline.embedder.description,
                  "%d clusters" % self._placing.clusters if self._placing.clustered
@@ -113,6 +119,24 @@ class Daemon:
         self._started_at = started
         self._finished = []  # (time, images) of the last minute, for the rate
         self._notifier.ready()
+
+    def _starting(self, doing: str, allow_s: float) -> None:
+        log.info("Starting: %s", doing)
+        self._notifier.starting(doing, allow_s)
+
+    def _open_embedder(self) -> Embedder:
+        """Called in the network's own thread."""
+        config, tensorrt = self.config, self.config.tensorrt
+        options = Options(config.threads, tensorrt.plan, tensorrt.workspace_bytes,
+                          tensorrt.centroids, self._starting)
+        name = config.embedder
+        self._gpu_given_up = (name in MAY_USE_GPU and tensorrt.cpu_fallback
+                              and self._gpu_losses.too_many())
+        if self._gpu_given_up:
+            log.error("GpuGivenUp: lost %d times within %d minutes; the processor takes over, for "
+                      "%d hours", gpu_losses.TOO_MANY, gpu_losses.WITHIN_S / 60, GPU_REST_S / 3600)
+            name = CPU
+        return open_embedder(name, self.model, self._batch, options)
 
     @property
     def _mount_key(self) -> str:
@@ -139,7 +163,14 @@ class Daemon:
     # ---- one turn ----------------------------------------------------------------------------
 
     def step(self) -> Step:
-        """One turn: look for changed files, take images, place older ones, publish."""
+        """One turn: look for changed files, take images, place older ones, publish.
+
+        Raises GpuLost if the GPU failed: the process has to end, and loses nothing by it.
+        """
+        with self._noting_gpu_loss():
+            return self._step()
+
+    def _step(self) -> Step:
         self._look()
         taken = self._ingest.step()
         if self._inbox.available:
@@ -153,11 +184,20 @@ class Daemon:
         self._tell()
         return Step(taken.files, taken.added, taken.refused, placed, published)
 
+    @contextlib.contextmanager
+    def _noting_gpu_loss(self):
+        try:
+            yield
+        except GpuLost:
+            self._gpu_losses.note()
+            raise
+
     def drain(self) -> None:
-        """Finish what is in flight and publish it; take nothing new."""
+        """Finish what is in flight and publish it; take nothing new. Raises GpuLost, as a turn does."""
         self._notifier.stopping()
-        while self._ingest.finish_one().files:
-            self._publisher.stale = True
+        with self._noting_gpu_loss():
+            while self._ingest.finish_one().files:
+                self._publisher.stale = True
         self._publish(at_once=True)
         self._tell(at_once=True)
 
@@ -175,6 +215,11 @@ class Daemon:
     def network_s(self) -> float:
         """Seconds the network has worked since the start."""
         return self._ingest.spent.network_s
+
+    @property
+    def gpu_rested(self) -> bool:
+        """Whether the processor has stood in for a lost GPU long enough to try the GPU again."""
+        return self._gpu_given_up and self._monotonic() - self._started_at >= GPU_REST_S
 
     @property
     def inbox_available(self) -> bool:
@@ -198,12 +243,16 @@ class Daemon:
             self._warn_of_unknown_clusters()
         if self._codebook.poll():
             log.info("CodebookTaken: %s, %d clusters", self._codebook.path, self._codebook.value.k)
-            self._placing.use(self._codebook.value)
+            self._use(self._codebook.value)
             self._publisher.stale = True
             self._warn_of_unknown_clusters()
         for uplinked in (self._policy, self._codebook):
             if uplinked.error:
                 self._note(uplinked.error)
+
+    def _use(self, clusters: Optional[codebook.Codebook]) -> None:
+        self._pipeline.use(clusters)
+        self._placing.use(clusters)
 
     def _warn_of_unknown_clusters(self) -> None:
         """A policy written for another codebook weighs the wrong things, silently."""
@@ -249,6 +298,7 @@ class Daemon:
             "written_at": self._now(), "running": running, "process": os.getpid(),
             "version": __version__,
             "embedder": self._pipeline.embedder.description, "space": self.model.space,
+            "gpu": {"given_up": self._gpu_given_up, "lost_of_late": len(self._gpu_losses.recent())},
             "codebook": {"path": self.config.codebook, "error": self._codebook.error,
                          "clusters": self._placing.clusters if self._placing.clustered else 0},
             "policy": {"path": self.config.policy, "error": self._policy.error},
@@ -276,8 +326,15 @@ class Daemon:
 
 
 def run(daemon: Daemon, stop: threading.Event) -> None:
-    """Turn until `stop` is set (which should also set `daemon.wake`), then finish what is begun."""
+    """Turn until `stop` is set (which should also set `daemon.wake`), then finish what is begun.
+
+    Raises GpuLost to be started again with the GPU, once the processor has stood in for it long enough.
+    """
     while not stop.is_set():
+        if daemon.gpu_rested:
+            daemon.drain()
+            raise GpuLost("the processor has stood in for the lost GPU for %d hours; ending, to be "
+                          "started with the GPU again" % (GPU_REST_S / 3600))
         daemon.wake.clear()
         if daemon.step().idle:
             daemon.wake.wait(daemon.next_due_s())

@@ -20,3 +20,9 @@ class WorldError(JetsonClusterError):
     """The world failed: a disk, a device, a network, a missing runtime."""
 
     exit_code = 1
+
+
+class GpuLost(JetsonClusterError):
+    """CUDA failed in a way that leaves its context unusable; only a new process can use the GPU."""
+
+    exit_code = 3

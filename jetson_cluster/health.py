@@ -20,7 +20,7 @@ NUMBER = (int, float)
 # What the status file holds; `...` stands for any key, and there may be more keys than these.
 STATUS_SHAPE = {
     "written_at": str, "running": bool, "process": int, "version": str,
-    "embedder": str, "space": str,
+    "embedder": str, "space": str, "gpu": {"given_up": bool, "lost_of_late": int},
     "codebook": {"path": str, "error": str, "clusters": int}, "policy": {"path": str, "error": str},
     "images": {"queued": int, "missing": int}, "queued_bytes": int, "files_refused": int,
     "inbox": {"path": str, "available": bool, "watched": bool, "ready": int, "settling": int},

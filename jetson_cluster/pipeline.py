@@ -1,18 +1,19 @@
 """Files in, embeddings out, with decoding, the network and the caller's own work overlapping.
 
 In: batches of arrivals. Out: the same batches in the same order, each file an `Image` with its
-embedding or a `Refusal`. Decoding runs in a few threads; the network runs in one thread of its own,
+embedding (and its nearest centroids, where a GPU found them) or a `Refusal`. Decoding runs in a few threads; the network runs in one thread of its own,
 which also opened it, because a CUDA context belongs to one thread. Nothing is written here.
 """
 
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Callable, List, NamedTuple, Sequence
+from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from jetson_cluster import frame
+from jetson_cluster.codebook import Codebook, Found
 from jetson_cluster.embedder.base import Embedder
 from jetson_cluster.inbox import Arrival
 from jetson_cluster.records import FLOAT16_MAX, Image, Refusal
@@ -41,6 +42,7 @@ class Pipeline:
         self._network = ThreadPoolExecutor(1, thread_name_prefix="network")
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decoder")
         self._in_flight = deque()
+        self._codebook = ""  # identity of the one the embedder looks up in; the network's thread's own
         try:
             self.embedder = self._network.submit(open_embedder).result()
         except BaseException:
@@ -60,6 +62,17 @@ class Pipeline:
         self._network.shutdown()
         self._decoders.shutdown()
         self._in_flight.clear()
+
+    def use(self, codebook: Optional[Codebook]) -> None:
+        """Have embeddings looked up in this codebook, after the batches in flight; None: in none.
+
+        Raises what the embedder raises.
+        """
+        self._network.submit(self._use, codebook).result()
+
+    def _use(self, codebook: Optional[Codebook]) -> None:
+        self.embedder.use(codebook)
+        self._codebook = codebook.identity if codebook else ""
 
     def __len__(self) -> int:
         """Batches in flight."""
@@ -87,6 +100,23 @@ class Pipeline:
         _, _, future = self._in_flight.popleft()
         return future.result()
 
+    def identify(self, arrivals: Sequence[Arrival]) -> Outcome:
+        """The same for a batch without decoding and embedding: cold work, done in the caller's thread.
+
+        Its images have no embedding.
+        """
+        images, refused, begun = [], [], time.perf_counter()
+        for arrival in arrivals:
+            try:
+                held = frame.identify(arrival.path, self._limits, arrival)
+                images.append(Image(arrival, held.sha256, held.width, held.height,
+                                    held.captured_at, None))
+            except frame.Refused as why:
+                refused.append((arrival, why))
+        refusals, changed = self._told_apart(refused)
+        return Outcome(list(arrivals), images, refusals, changed,
+                       time.perf_counter() - begun, 0.0)
+
     def _decode(self, arrival: Arrival):
         """(Frame or Refused, seconds)."""
         recipe, begun = self.embedder.model.recipe, time.perf_counter()
@@ -104,12 +134,15 @@ class Pipeline:
         refused = [(arrival, result) for arrival, (result, _) in zip(arrivals, decoded)
                    if isinstance(result, frame.Refused)]
         begun = time.perf_counter()
-        embeddings = []
+        embeddings, nearest = [], None
         if frames:
-            embeddings = self.embedder.embed(np.stack([held.pixels for _, held in frames]))
+            embeddings, nearest = self.embedder.process(np.stack([held.pixels for _, held in frames]))
         embed_s = time.perf_counter() - begun
+        found = [None] * len(frames)
+        if nearest is not None:
+            found = [Found(self._codebook, *place) for place in zip(*nearest)]
         images, refusals = [], []
-        for (arrival, held), embedding in zip(frames, embeddings):
+        for (arrival, held), embedding, place in zip(frames, embeddings, found):
             largest = float(np.abs(embedding).max())
             if not np.isfinite(largest):
                 refusals.append(self._refusal(
@@ -120,12 +153,16 @@ class Pipeline:
                     "keeps numbers to %g; scale the model's output" % (largest, FLOAT16_MAX)))
             else:
                 images.append(Image(arrival, held.sha256, held.width, held.height,
-                                    held.captured_at, embedding))
-        refusals += [self._refusal(arrival, result.code, result.reason)
-                     for arrival, result in refused if result.code != "changed"]
-        changed = [arrival for arrival, result in refused if result.code == "changed"]
-        return Outcome(arrivals, images, refusals, changed,
+                                    held.captured_at, embedding, place))
+        unread, changed = self._told_apart(refused)
+        return Outcome(arrivals, images, refusals + unread, changed,
                        sum(seconds for _, seconds in decoded), embed_s)
+
+    def _told_apart(self, refused) -> Tuple[List[Refusal], List[Arrival]]:
+        """(refusals, files that were written to) of (Arrival, frame.Refused)."""
+        return ([self._refusal(arrival, why.code, why.reason)
+                 for arrival, why in refused if why.code != "changed"],
+                [arrival for arrival, why in refused if why.code == "changed"])
 
     def _refusal(self, arrival: Arrival, code: str, reason: str) -> Refusal:
         return Refusal(arrival.path, arrival.bytes, arrival.mtime_ns, code, reason, self._now())

@@ -13,7 +13,7 @@ import numpy as np
 
 from jetson_cluster import provisional, ranking
 from jetson_cluster.catalog import Catalog
-from jetson_cluster.codebook import Codebook
+from jetson_cluster.codebook import Codebook, Nearest
 from jetson_cluster.policy import Policy
 from jetson_cluster.ranking import Placement, Pool, Ranked
 from jetson_cluster.records import Image, Refusal
@@ -73,7 +73,7 @@ class Placing:
             embeddings = np.stack([image.embedding for image in images])
             if self._codebook is None:
                 self._admit(embeddings)
-            placement = self._place(embeddings)
+            placement = self._place(embeddings, self._found(images))
         added = self._catalog.record(images, placement, refusals)
         if self._pool is not None and images:
             self._pool.offer(ranking.candidates_of(
@@ -91,10 +91,19 @@ class Placing:
             self.use(None)
         return not grown
 
-    def _place(self, embeddings: np.ndarray) -> Placement:
+    def _found(self, images: List[Image]) -> Optional[Nearest]:
+        """What a GPU found, if it looked in this codebook and not in the one before."""
+        found = [image.found for image in images]
+        if self._codebook is None or any(
+                one is None or one.codebook != self._codebook.identity for one in found):
+            return None
+        return Nearest(np.stack([one.index for one in found]),
+                       np.stack([one.distance for one in found]))
+
+    def _place(self, embeddings: np.ndarray, found: Optional[Nearest] = None) -> Placement:
         if self._codebook is None:
             return provisional.place(self._groups, embeddings)
-        assessment = self._codebook.assess(embeddings)
+        assessment = self._codebook.assess(embeddings, found)
         return Placement(assessment, ranking.interest(assessment))
 
     def place_some(self) -> int:

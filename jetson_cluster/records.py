@@ -5,14 +5,15 @@ them and SQLite's columns.
 """
 
 import os
-from typing import NamedTuple, Tuple
+from typing import NamedTuple, Optional, Tuple
 
 import numpy as np
 
-from jetson_cluster.codebook import NEIGHBOURS
+from jetson_cluster.codebook import NEIGHBOURS, Found
 from jetson_cluster.inbox import Arrival
 
 QUEUED = "queued"
+WAITING = "waiting"  # seen and identified; it was too hot to embed it
 MISSING = "missing"  # its file is gone from the inbox; queued again should it come back
 FLOAT16_MAX = 65504.0  # embeddings are kept as float16
 
@@ -25,7 +26,8 @@ class Image(NamedTuple):
     width: int
     height: int
     captured_at: str  # ISO 8601, UTC
-    embedding: np.ndarray  # float32 [D], every |component| <= FLOAT16_MAX
+    embedding: Optional[np.ndarray]  # float32 [D], every |component| <= FLOAT16_MAX; None: not yet
+    found: Optional[Found] = None  # its nearest centroids, where the GPU looked them up
 
 
 class Refusal(NamedTuple):

@@ -44,7 +44,7 @@ def flat(mapping):
 def as_nested(loaded):
     """A Config as the mapping it could have been read from."""
     fields = dict(loaded._asdict(), inbox=dict(loaded.inbox._asdict()),
-                  queue=dict(loaded.queue._asdict()))
+                  queue=dict(loaded.queue._asdict()), tensorrt=dict(loaded.tensorrt._asdict()))
     del fields["path"]
     return fields
 

@@ -102,7 +102,7 @@ class Rover:
     def make_codebook(self, colours, path=None):
         """A codebook with one cluster a colour, in that order."""
         model = recipe.load_model(self.model)
-        with open_embedder("onnxruntime", model, 8, 1) as embedder:
+        with open_embedder("onnxruntime", model, 8) as embedder:
             frames = np.stack([np.array(picture(colour, 1000).resize((32, 32)))
                                for colour in colours])
             centroids = codebook.normalise(embedder.embed(frames))

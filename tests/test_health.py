@@ -84,6 +84,7 @@ JSON = st.recursive(
 STATUS = {
     "written_at": "2024-05-01T10:00:00Z", "running": True, "process": 7, "version": "1",
     "embedder": "onnxruntime", "space": "tiny/pooled@0",
+    "gpu": {"given_up": False, "lost_of_late": 0},
     "codebook": {"path": "/c", "error": "", "clusters": 3}, "policy": {"path": "/p", "error": ""},
     "images": {"queued": 1, "missing": 0}, "queued_bytes": 5, "files_refused": 1,
     "inbox": {"path": "/i", "available": True, "watched": True, "ready": 0, "settling": 0},

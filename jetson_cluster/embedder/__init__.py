@@ -1,23 +1,28 @@
 """Which runtime computes the embeddings.
 
-In: the config's `embedder` and a model. Out: an activated embedder. `auto` takes the fastest one
-present whose embeddings agree with ONNX Runtime's float32 on probe frames.
+In: the config's `embedder` and a model. Out: an activated embedder. `auto` takes TensorRT where it is
+installed and works, else what `cpu` takes: the fastest of the processor's runtimes whose embeddings
+agree with ONNX Runtime's float32 on probe frames.
 """
 
 import importlib
+import importlib.util
 import logging
 import time
 from typing import List, NamedTuple
 
 import numpy as np
 
-from jetson_cluster.embedder.base import Embedder
+from jetson_cluster.embedder.base import Embedder, Options
 from jetson_cluster.errors import UserError, WorldError
 from jetson_cluster.recipe import Model, Recipe
 
 log = logging.getLogger(__name__)
 
-# In the order of trust: the first one present is the reference for those after it.
+AUTO, CPU, TENSORRT = "auto", "cpu", "tensorrt"
+# Which package brings TensorRT: JetPack's or the desktop's, and TensorRT for RTX.
+TENSORRT_PACKAGES = ("tensorrt", "tensorrt_rtx")
+# The processor's, in the order of trust: the first one present is the reference for those after it.
 RUNTIMES = {
     "onnxruntime": ("jetson_cluster.embedder.onnxruntime", "OnnxRuntimeEmbedder"),
     "openvino": ("jetson_cluster.embedder.openvino", "OpenVinoEmbedder"),
@@ -36,17 +41,35 @@ class Probed(NamedTuple):
     seconds: float  # the fastest of PROBE_RUNS
 
 
-def open_embedder(name: str, model: Model, max_batch: int, threads: int = 0) -> Embedder:
-    """An activated embedder: of that name, or the best one for "auto".
+def open_embedder(name: str, model: Model, max_batch: int,
+                  options: Options = Options()) -> Embedder:
+    """An activated embedder: of that name, or the best one for "auto" and "cpu".
 
-    `threads` 0 means one a core. Raises UserError if the model is wrong, WorldError if the runtime
-    (or, for auto, every runtime) is not installed.
+    Raises UserError if the model is wrong, WorldError if the runtime (or, for auto and cpu, every
+    one) is not to be had, GpuLost if there is a GPU and it fails.
     """
-    if name == "auto":
-        return _fastest_that_agrees(model, max_batch, threads)
-    embedder = _make(name, model, max_batch, threads)
+    if name == AUTO:
+        return _best(model, max_batch, options)
+    if name == CPU:
+        return _fastest_that_agrees(model, max_batch, options)
+    embedder = _make(name, model, max_batch, options)
     embedder.activate()
     return _tried(embedder)
+
+
+def tensorrt_installed() -> bool:
+    """Whether some TensorRT is there to be imported; whether it works is another question."""
+    return any(importlib.util.find_spec(name) is not None for name in TENSORRT_PACKAGES)
+
+
+def _best(model: Model, max_batch: int, options: Options) -> Embedder:
+    """TensorRT's, for which the rover has its GPU; the processor's where that cannot be."""
+    if tensorrt_installed():
+        try:
+            return open_embedder(TENSORRT, model, max_batch, options)
+        except (WorldError, UserError) as error:  # if the model is wrong, a processor's says it too
+            log.warning("RuntimeNotUsed: %s", error)
+    return _fastest_that_agrees(model, max_batch, options)
 
 
 def _tried(embedder: Embedder) -> Embedder:
@@ -64,16 +87,17 @@ def _tried(embedder: Embedder) -> Embedder:
     return embedder
 
 
-def _make(name: str, model: Model, max_batch: int, threads: int) -> Embedder:
-    module, cls = RUNTIMES[name]
-    return getattr(importlib.import_module(module), cls)(model, max_batch, threads)
+def _make(name: str, model: Model, max_batch: int, options: Options) -> Embedder:
+    module, cls = RUNTIMES[name] if name in RUNTIMES else (
+        "jetson_cluster.embedder.tensorrt", "TensorRTEmbedder")
+    return getattr(importlib.import_module(module), cls)(model, max_batch, options)
 
 
-def _fastest_that_agrees(model: Model, max_batch: int, threads: int) -> Embedder:
+def _fastest_that_agrees(model: Model, max_batch: int, options: Options) -> Embedder:
     embedders, absent = [], []
     for name in RUNTIMES:
         try:
-            embedders.append(open_embedder(name, model, max_batch, threads))
+            embedders.append(open_embedder(name, model, max_batch, options))
         except WorldError as error:
             absent.append(str(error))
         except UserError as error:

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from jetson_cluster.embedder.base import Embedder, network_input
+from jetson_cluster.embedder.base import Embedder, Options, network_input
 from jetson_cluster.errors import UserError, WorldError
+from jetson_cluster.recipe import Model
 
 
 class OnnxRuntimeEmbedder(Embedder):
@@ -11,9 +12,8 @@ class OnnxRuntimeEmbedder(Embedder):
 
     name = "onnxruntime"
 
-    def __init__(self, model, max_batch: int, threads: int):
-        super().__init__(model, max_batch)
-        self._threads = threads
+    def __init__(self, model: Model, max_batch: int, options: Options = Options()):
+        super().__init__(model, max_batch, options)
         self._session = None
 
     @property
@@ -28,7 +28,7 @@ class OnnxRuntimeEmbedder(Embedder):
             raise WorldError("ONNX Runtime is not to be had (%s); install it with "
                              "'pip install onnxruntime'" % error)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._threads
+        options.intra_op_num_threads = self.options.threads
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from jetson_cluster.embedder.base import Embedder, network_input
+from jetson_cluster.embedder.base import Embedder, Options, network_input
 from jetson_cluster.errors import UserError, WorldError
+from jetson_cluster.recipe import Model
 
 
 class OpenVinoEmbedder(Embedder):
@@ -12,9 +13,8 @@ class OpenVinoEmbedder(Embedder):
     name = "openvino"
     precision = ""  # OpenVINO's INFERENCE_PRECISION_HINT; "" leaves it to OpenVINO
 
-    def __init__(self, model, max_batch: int, threads: int):
-        super().__init__(model, max_batch)
-        self._threads = threads
+    def __init__(self, model: Model, max_batch: int, options: Options = Options()):
+        super().__init__(model, max_batch, options)
         self._compiled = None
         self._request = None
 
@@ -35,8 +35,8 @@ class OpenVinoEmbedder(Embedder):
         settings = {"PERFORMANCE_HINT": "LATENCY"}  # one request at a time, on all cores
         if self.precision:
             settings["INFERENCE_PRECISION_HINT"] = self.precision
-        if self._threads:
-            settings["INFERENCE_NUM_THREADS"] = str(self._threads)
+        if self.options.threads:
+            settings["INFERENCE_NUM_THREADS"] = str(self.options.threads)
         try:
             self._compiled = openvino.Core().compile_model(
                 self.model.onnx_path, "CPU", settings)

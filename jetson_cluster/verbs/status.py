@@ -1,25 +1,75 @@
 """`jetson-cluster status`: how the daemon is doing, from the status file it keeps."""
 
 import argparse
+import calendar
 import json
+import time
 
+from jetson_cluster.errors import UserError, WorldError
 from jetson_cluster.health import read_status
 from jetson_cluster.lock import is_held
 from jetson_cluster.verbs import add_config_arguments, config_of, printable
 from jetson_cluster.verbs.queue import in_units
 
+# An idle daemon writes its status once a minute, and systemd allows one turn of its loop two.
+STALE_MIN = 5.0
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="print the status file itself")
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--json", action="store_true", help="print the status file itself")
+    shown.add_argument(
+        "--check", nargs="?", type=_minutes, const=STALE_MIN, metavar="MINUTES",
+        help="print nothing; fail with one line if the daemon does not run or has not written its "
+             "status for so long (%s), as when the GPU or a disk hangs" % in_minutes(STALE_MIN))
+
+
+def _minutes(text: str) -> float:
+    minutes = float(text)
+    if not 0 < minutes < float("inf"):
+        raise ValueError
+    return minutes
+
+
+def in_minutes(minutes: float) -> str:
+    """5.0 as "5 minutes"."""
+    return "%g minute%s" % (minutes, "" if minutes == 1 else "s")
 
 
 def run(args: argparse.Namespace) -> int:
     config = config_of(args)
-    status = read_status(config.status_path)
+    try:
+        status = read_status(config.status_path)
+    except UserError as error:
+        if args.check is None:
+            raise
+        raise WorldError(str(error))  # not what the caller asked, but what the daemon did, is wrong
     status["running"] = status["running"] and is_held(config.state_dir)
+    if args.check is not None:
+        trouble = health_trouble(status, time.time(), args.check)
+        if trouble:
+            raise WorldError(trouble)
+        return 0
     print(json.dumps(status, indent=1) if args.json else describe(status))
     return 0
+
+
+def health_trouble(status: dict, now: float, stale_min: float) -> str:
+    """Why the daemon cannot be trusted to work at `now` (seconds since 1970), "" if it can.
+
+    A status from the future is one from before the clock was set back, so its age counts both ways.
+    """
+    if not status["running"]:
+        return "the daemon does not run (status as of %s)" % status["written_at"]
+    try:
+        written = calendar.timegm(time.strptime(status["written_at"], "%Y-%m-%dT%H:%M:%SZ"))
+    except ValueError:
+        return "the status says %r for a time; it is damaged" % status["written_at"]
+    if abs(now - written) <= 60 * stale_min:
+        return ""
+    return "the daemon (process %d) seems stuck: its status is of %s, not of the last %s" % (
+        status["process"], status["written_at"], in_minutes(stale_min))
 
 
 def inbox_trouble(status: dict) -> str:
@@ -38,7 +88,10 @@ def describe(status: dict) -> str:
         ("daemon", "%s, as of %s (version %s)" % (
             "running, process %d" % status["process"] if status["running"] else "not running",
             status["written_at"], status["version"])),
-        ("network", "%s in %s" % (status["space"], status["embedder"])),
+        ("network", "%s in %s%s" % (
+            status["space"], status["embedder"],
+            " - THE GPU WAS LOST too often, the processor stands in" if status["gpu"]["given_up"]
+            else "")),
         ("clusters", "%d from %s" % (codebook["clusters"], codebook["path"])
          if codebook["clusters"] else "none yet; waiting for %s" % codebook["path"]),
         ("images", "%d queued (%s), %d missing" % (

@@ -23,6 +23,7 @@ from PIL import Image
 
 from jetson_cluster import config, daemon, recipe
 from jetson_cluster.embedder import open_embedder
+from jetson_cluster.embedder.base import Options
 from jetson_cluster.embedder.base import Embedder
 
 # 24 images/s: what NVIDIA's figures for its neighbours lead one to expect of InceptionV3 on a Nano.
@@ -69,7 +70,7 @@ class Elsewhere(Embedder):
 def open_network(name, model, batch, threads):
     """The real embedder, or the stand-in."""
     if threads != ELSEWHERE:
-        return open_embedder(name, model, batch, threads)
+        return open_embedder(name, model, batch, Options(threads=threads))
     embedder = Elsewhere(model, batch)
     embedder.activate()
     return embedder

@@ -6,7 +6,8 @@
 //   a module must be a cubin for sm_53, and a launch must bring exactly the bytes of parameters
 //   that the cubin says its kernel takes, each of the size that the source says, pointers into
 //   device memory; blocks must be no larger than the kernel was compiled for;
-//   everything happens in the thread that made the context, and what was allocated is freed.
+//   what lies between two events can be asked for once both were recorded and waited for;
+//   everything happens in the thread that made the context, and what was made is given back.
 // A call that breaks a rule fails with CUDA_ERROR_INVALID_VALUE and says why on stderr. Functions
 // that the project does not use do not exist: a call to one ends the process.
 //
@@ -14,6 +15,8 @@
 #include <cuda.h>
 #include <sys/mman.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <map>
 #include <memory>
@@ -37,12 +40,31 @@ struct CUmod_st {
 
 struct CUstream_st {};
 
+struct CUevent_st {
+    size_t place = 0;  // among all that were recorded, from 1 on
+    std::chrono::steady_clock::time_point moment;
+};
+
 namespace {
 
 const size_t PAGE = 4096;
 std::map<CUdeviceptr, size_t> allocations;
 std::vector<CUcontext> stack;
 size_t contexts = 0;
+size_t events = 0;
+size_t recorded = 0;  // events, so far
+size_t waited_for = 0;  // of these, the host knows to be over
+
+const size_t MEMORY = size_t(4) << 30;
+const std::map<int, int> ATTRIBUTES = {
+    {CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, 1},
+    {CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, 5},
+    {CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, 3},
+    {CU_DEVICE_ATTRIBUTE_CLOCK_RATE, 921600},
+    {CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE, 1600000},
+    {CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH, 64},
+    {CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE, 262144},
+};
 
 CUresult refuse(const std::string& why) {
     fprintf(stderr, "pretend driver: %s\n", why.c_str());
@@ -188,10 +210,16 @@ CUresult cuDeviceComputeCapability(int* major, int* minor, CUdevice) {
 }
 
 CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute which, CUdevice) {
-    if (which != CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT) {
+    const auto found = ATTRIBUTES.find(which);
+    if (found == ATTRIBUTES.end()) {
         return refuse("an attribute it does not know");
     }
-    *value = 1;
+    *value = found->second;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuDeviceTotalMem_v2(size_t* bytes, CUdevice) {
+    *bytes = MEMORY;
     return CUDA_SUCCESS;
 }
 
@@ -231,6 +259,7 @@ CUresult cuCtxGetDevice(CUdevice* device) {
 }
 
 CUresult cuCtxSynchronize() {
+    waited_for = recorded;
     return CUDA_SUCCESS;
 }
 
@@ -245,7 +274,60 @@ CUresult cuStreamDestroy_v2(CUstream stream) {
 }
 
 CUresult cuStreamSynchronize(CUstream) {
+    waited_for = recorded;
     return CUDA_SUCCESS;
+}
+
+CUresult cuEventCreate(CUevent* event, unsigned) {
+    const std::string problem = wrong_thread();
+    if (!problem.empty()) {
+        return refuse("event: " + problem);
+    }
+    *event = new CUevent_st;
+    ++events;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuEventDestroy_v2(CUevent event) {
+    delete event;
+    --events;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuEventRecord(CUevent event, CUstream) {
+    event->place = ++recorded;
+    event->moment = std::chrono::steady_clock::now();
+    return CUDA_SUCCESS;
+}
+
+CUresult cuEventSynchronize(CUevent event) {
+    if (event->place == 0) {
+        return refuse("event: waited for and never recorded");
+    }
+    waited_for = std::max(waited_for, event->place);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuEventElapsedTime(float* milliseconds, CUevent start, CUevent end) {
+    if (start->place == 0 || end->place < start->place) {
+        return refuse("event: the time between two that were not recorded one after the other");
+    }
+    if (end->place > waited_for) {
+        refuse("event: the time to one that nobody waited for");
+        return CUDA_ERROR_NOT_READY;
+    }
+    *milliseconds =
+        std::chrono::duration<float, std::milli>(end->moment - start->moment).count();
+    return CUDA_SUCCESS;
+}
+
+CUresult cuMemGetInfo_v2(size_t* unused, size_t* all) {
+    *all = *unused = MEMORY;
+    for (const auto& allocation : allocations) {
+        *unused -= allocation.second;
+    }
+    const std::string problem = wrong_thread();
+    return problem.empty() ? CUDA_SUCCESS : refuse("memory: " + problem);
 }
 
 CUresult cuMemAlloc_v2(CUdeviceptr* address, size_t bytes) {
@@ -282,6 +364,17 @@ CUresult cuMemcpyHtoD_v2(CUdeviceptr to, const void* from, size_t bytes) {
 
 CUresult cuMemcpyDtoH_v2(void* to, CUdeviceptr from, size_t bytes) {
     return copy(to, reinterpret_cast<const void*>(from), bytes, from);
+}
+
+CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream) {
+    const std::string problem = outside(to, bytes);
+    if (!problem.empty()) {
+        return refuse("copy: " + problem);
+    }
+    if (to < from + bytes && from < to + bytes) {
+        return refuse("copy: onto itself");
+    }
+    return copy(reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), bytes, from);
 }
 
 CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void* from, size_t bytes, CUstream) {
@@ -379,9 +472,9 @@ namespace {
 // At the end of the process: what was made must have been given back.
 struct Leftovers {
     ~Leftovers() {
-        if (contexts || !allocations.empty()) {
-            refuse(text(contexts) + " contexts and " + text(allocations.size()) +
-                   " allocations were left behind");
+        if (contexts || events || !allocations.empty()) {
+            refuse(text(contexts) + " contexts, " + text(events) + " events and " +
+                   text(allocations.size()) + " allocations were left behind");
         }
     }
 } leftovers;
