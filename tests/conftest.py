@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import sys
 
 import pytest
 from hypothesis import settings
@@ -12,6 +13,7 @@ if os.environ.get("CI") == "true":
     settings.load_profile("ci")
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "tests" / "helpers"))
 
 
 @pytest.fixture(scope="session")

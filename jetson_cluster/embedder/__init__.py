@@ -6,13 +6,13 @@ agree with ONNX Runtime's float32 on probe frames.
 """
 
 import importlib
-import importlib.util
 import logging
 import time
 from typing import List, NamedTuple
 
 import numpy as np
 
+from jetson_cluster.embedder import trt
 from jetson_cluster.embedder.base import Embedder, Options
 from jetson_cluster.errors import UserError, WorldError
 from jetson_cluster.recipe import Model, Recipe
@@ -20,8 +20,6 @@ from jetson_cluster.recipe import Model, Recipe
 log = logging.getLogger(__name__)
 
 AUTO, CPU, TENSORRT = "auto", "cpu", "tensorrt"
-# Which package brings TensorRT: JetPack's or the desktop's, and TensorRT for RTX.
-TENSORRT_PACKAGES = ("tensorrt", "tensorrt_rtx")
 # The processor's, in the order of trust: the first one present is the reference for those after it.
 RUNTIMES = {
     "onnxruntime": ("jetson_cluster.embedder.onnxruntime", "OnnxRuntimeEmbedder"),
@@ -57,18 +55,17 @@ def open_embedder(name: str, model: Model, max_batch: int,
     return _tried(embedder)
 
 
-def tensorrt_installed() -> bool:
-    """Whether some TensorRT is there to be imported; whether it works is another question."""
-    return any(importlib.util.find_spec(name) is not None for name in TENSORRT_PACKAGES)
-
-
 def _best(model: Model, max_batch: int, options: Options) -> Embedder:
     """TensorRT's, for which the rover has its GPU; the processor's where that cannot be."""
-    if tensorrt_installed():
-        try:
-            return open_embedder(TENSORRT, model, max_batch, options)
-        except (WorldError, UserError) as error:  # if the model is wrong, a processor's says it too
-            log.warning("RuntimeNotUsed: %s", error)
+    try:
+        trt.find()
+    except WorldError as error:
+        log.debug("RuntimeAbsent: %s", error)  # a workstation: nothing to be warned of
+        return _fastest_that_agrees(model, max_batch, options)
+    try:
+        return open_embedder(TENSORRT, model, max_batch, options)
+    except (WorldError, UserError) as error:  # if the model is wrong, a processor's runtime says it too
+        log.warning("RuntimeNotUsed: %s", error)
     return _fastest_that_agrees(model, max_batch, options)
 
 

@@ -119,7 +119,7 @@ def look(path: str, sought: Certificate) -> Found:
     if differs:
         return Found(DIFFERS, differs, certificate, b"")
     plan = _read(path)
-    if hashlib.sha256(plan).hexdigest() != certificate.plan_sha256:
+    if sha256_hex(plan) != certificate.plan_sha256:
         return Found(DAMAGED, "its bytes are not those its certificate names", certificate, b"")
     return Found(FITS, "", certificate, plan)
 
@@ -168,14 +168,11 @@ def build(trt, logger, model: Model, max_batch: int, device: Device, options: Op
         trt, logger, model.onnx_path, (recipe.input_height, recipe.input_width), max_batch,
         recipe.precision, options.workspace_bytes, _timings(path, found.certificate, sought),
         options.progress)
-    timing_sha256 = ""
-    if built.timing_cache:
-        timing_sha256 = hashlib.sha256(built.timing_cache).hexdigest()
     certificate = sought._replace(
-        plan_sha256=hashlib.sha256(built.plan).hexdigest(),
+        plan_sha256=sha256_hex(built.plan),
         built_at=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         build_s=round(built.seconds, 1), tactic_sources=built.tactic_sources,
-        timing_sha256=timing_sha256)
+        timing_sha256=sha256_hex(built.timing_cache) if built.timing_cache else "")
     try:
         write_atomically(path, built.plan)
         if built.timing_cache:
@@ -202,6 +199,11 @@ def timing_path(path: str) -> str:
 def damaged_path(path: str) -> str:
     """Where a plan at `path` that cannot be loaded is moved to."""
     return path + ".damaged"
+
+
+def sha256_hex(content: bytes) -> str:
+    """As certificates have it."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def read_certificate(path: str) -> Certificate:
@@ -273,7 +275,7 @@ def _timings(path: str, certificate: Optional[Certificate], sought: Certificate)
     except OSError as error:
         log.info("TimingCacheUnreadable: %s: %s", timing_path(path), error.strerror or error)
         return None
-    if hashlib.sha256(content).hexdigest() != certificate.timing_sha256:
+    if sha256_hex(content) != certificate.timing_sha256:
         log.info("TimingCacheDamaged: %s: not used", timing_path(path))
         return None
     return content

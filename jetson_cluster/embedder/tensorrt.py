@@ -7,6 +7,7 @@ lie, and one copy brings all of it back. One thread does everything, from `activ
 
 import logging
 import os
+import traceback
 from typing import List, Optional
 
 import numpy as np
@@ -60,7 +61,9 @@ class TensorRTEmbedder(Embedder):
         self._gpu = Gpu()
         try:
             self._load(trt.find())
-        except BaseException:
+        except BaseException as error:
+            # The traceback's frames hold the engine, which must not outlive its context.
+            traceback.clear_frames(error.__traceback__)
             self._close()
             raise
 

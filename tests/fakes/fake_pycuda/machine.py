@@ -18,6 +18,10 @@ FIRST_ADDRESS = 0xA00000000
 ALIGNMENT = 512
 GAP = 1 << 16  # belongs to nobody: what runs over an allocation meets no other
 NEVER_WRITTEN = 0xFF
+ROUTINES = {"context": "cuCtxCreate", "alloc": "cuMemAlloc", "memcpy": "cuMemcpyHtoDAsync",
+            "launch": "cuLaunchKernel", "synchronize": "cuStreamSynchronize",
+            "module": "cuModuleLoadDataEx"}
+WORK = ("memcpy", "launch", "synchronize", "execute")
 
 
 class DeviceFault(Exception):
@@ -92,15 +96,16 @@ class Machine:
         """The next `what` fails, after `skip` that do not.
 
         `what`: context, alloc, memcpy, launch, synchronize, module; of TensorRT: build, deserialize,
-        execution_context, execute. `error` is one of PyCUDA's, out of memory for alloc if not given,
-        else a launch failure; it poisons the context unless it is a MemoryError or `poisons` says so.
+        execution_context, execute. `error` is one of PyCUDA's, or words; out of memory for alloc if
+        not given, else a launch failure. It poisons the context where the
+        GPU was at work and memory did not run out, unless `poisons` says otherwise.
         """
-        if error is None and what == "alloc":
-            error = self.errors.MemoryError("cuMemAlloc failed: out of memory")
-        elif error is None:
-            error = self.errors.LaunchError("cuStreamSynchronize failed: unspecified launch failure")
+        if not isinstance(error, Exception):
+            kind = self.errors.MemoryError if what == "alloc" else self.errors.LaunchError
+            usual = "out of memory" if what == "alloc" else "unspecified launch failure"
+            error = kind("{} failed: {}".format(ROUTINES.get(what, what), error or usual))
         if poisons is None:
-            poisons = not isinstance(error, self.errors.MemoryError)
+            poisons = what in WORK and not isinstance(error, self.errors.MemoryError)
         self._faults.append([what, skip, error, poisons])
 
     def lose(self, words="an illegal memory access was encountered"):
@@ -123,7 +128,7 @@ class Machine:
     # What the stand-ins use.
 
     def called(self, name, detail=None):
-        """Notes a call and lets an arranged fault happen."""
+        """Notes a call."""
         self.calls.append((name, detail))
 
     def fault(self, what):
@@ -135,12 +140,18 @@ class Machine:
                 fault[1] -= 1
                 return
             self._faults.remove(fault)
-            if fault[3]:
+            error, poisons = fault[2:]
+            if poisons:
                 context = self._current_or_none()
                 if context is not None:
-                    words = str(fault[2]).split("failed: ", 1)[-1]
-                    context.poison = (type(fault[2]), words)
-            raise fault[2]
+                    words = str(error).split("failed: ", 1)[-1]
+                    context.poison = (type(error), words)
+            try:
+                raise error
+            finally:
+                # An error that its own frame holds is freed by the collector alone, and with it
+                # whatever the frames above hold: real errors of PyCUDA's are not like that.
+                del error, fault
 
     def violation(self, text):
         """Notes a rule that was broken."""

@@ -23,6 +23,7 @@ def make(version, driver=None, machine=None):
 
     `machine` is the pretended computer of fake_pycuda; without one, `driver` is the real PyCUDA's
     (over a pretended CUDA, say), whose memory is then used at once instead of in a stream's turn.
+    What broke a rule is in the machine's `violations`, else in the module's `_violations`.
     """
     module = types.ModuleType("tensorrt")
     module.__version__ = version
@@ -30,4 +31,5 @@ def make(version, driver=None, machine=None):
     for part in (enumerations, common, graph, building, running):
         for name, value in part.define(world).items():
             setattr(module, name, value)
+    module._violations = world.violations
     return module

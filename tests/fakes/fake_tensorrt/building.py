@@ -21,7 +21,7 @@ class Build(NamedTuple):
     """What a test may want to know of a plan's making."""
 
     version: str
-    precision: str  # "fp32", "fp16 graph", "fp16 outputs"
+    precision: str  # "the graph's", or by BuilderFlag.FP16 "fp16 graph" or "fp16 outputs"
     workspace_bytes: int
     tactic_sources: Tuple[str, ...]
     profile: dict  # {input: [min, opt, max]}
@@ -298,7 +298,7 @@ def define(world):
             return self._plan(network, config, device, names)
 
         def _plan(self, network, config, device, names):
-            model, precision = network._model, "fp32"
+            model, precision = network._model, "the graph's"
             fp16 = trt.BuilderFlag.__members__.get("FP16")
             typed = trt.NetworkDefinitionCreationFlag.__members__.get("STRONGLY_TYPED")
             if fp16 is not None and config.get_flag(fp16):

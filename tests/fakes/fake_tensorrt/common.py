@@ -109,7 +109,7 @@ def define(world):
 
         def __eq__(self, other):
             if not isinstance(other, (list, tuple)):
-                return NotImplemented
+                raise TypeError("Dims.__eq__: incompatible function arguments")
             return self._sizes == list(other)
 
         def __repr__(self):

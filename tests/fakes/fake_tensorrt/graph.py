@@ -173,9 +173,9 @@ def define(world):
             self._network = check(network, INetworkDefinition, "OnnxParser")
             self._logger = check(logger, trt.ILogger, "OnnxParser")
             self._errors = []
-            # Until 8.2 the network does not keep the parser alive, which owns its weights.
             network._parser = weakref.ref(self)
-            if world.version >= (8, 4):
+            if world.version >= (8, 6):
+                # From here on a network keeps its parser alive, which owns its weights.
                 network._parser = lambda: self
 
         num_errors = property(lambda self: len(self._errors))

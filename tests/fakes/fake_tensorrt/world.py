@@ -4,7 +4,6 @@
 one that takes no attribute it does not know, as pybind11's classes.
 """
 
-import gc
 import hashlib
 
 import numpy as np
@@ -157,11 +156,3 @@ class World:
             self.sessions[key] = onnxruntime.InferenceSession(
                 model, options, providers=["CPUExecutionProvider"])
         return self.sessions[key]
-
-
-def collected(reference):
-    """Whether what a weak reference named is gone."""
-    if reference() is not None:
-        return False
-    gc.collect()
-    return True
