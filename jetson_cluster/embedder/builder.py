@@ -70,10 +70,9 @@ def build_plan(trt, logger, onnx_path: str, shape: Tuple[int, int], max_batch: i
             config.num_compute_capabilities = 1
             config.set_compute_capability(
                 getattr(trt.ComputeCapability, "SM" + compute_capability.replace(".", "")), 0)
-        if keeps_timings(trt):
-            _use_timings(config, timing_cache)
+        timed = keeps_timings(trt) and _use_timings(config, timing_cache)
         plan, sources = _build(trt, logger, builder, network, config, onnx_path)
-        timings = bytes(config.get_timing_cache().serialize()) if keeps_timings(trt) else None
+        timings = bytes(config.get_timing_cache().serialize()) if timed else None
     finally:
         logger.on_line = None
     seconds = clock() - begun
@@ -191,14 +190,15 @@ def _configured(trt, builder, network, shape: Tuple[int, int], max_batch: int, p
     return config
 
 
-def _use_timings(config, held: Optional[bytes]) -> None:
-    """Give the build what was timed before, or an empty cache to fill."""
+def _use_timings(config, held: Optional[bytes]) -> bool:
+    """Give the build what was timed before, or an empty cache to fill; whether it takes either."""
     for content in (held, b"") if held else (b"",):
         cache = config.create_timing_cache(content)
         # A cache of another GPU must not be used: False, and not the True that would force it.
         if cache is not None and config.set_timing_cache(cache, False):
-            return
-        log.info("TimingCacheRefused: TensorRT does not take the %d bytes kept", len(content))
+            return True
+        log.info("TimingCacheRefused: TensorRT does not take one of %d bytes", len(content))
+    return False
 
 
 def _build(trt, logger, builder, network, config, onnx_path: str):

@@ -287,7 +287,7 @@ def _check_room(path: str, model: Model) -> None:
     try:
         # Tried and not asked: also root cannot write to a read-only disk or to one that is full.
         with tempfile.TemporaryFile(dir=folder):
-            free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
+            disk = os.statvfs(folder)
     except OSError as error:
         kind = UserError if error.errno in CHOSEN_WRONG else WorldError
         raise kind("engine %s: user %d cannot write to the folder %s (%s); set tensorrt.plan to a "
@@ -296,6 +296,7 @@ def _check_room(path: str, model: Model) -> None:
         raise UserError("engine %s: is a folder; set tensorrt.plan to a file" % path)
     # A plan is mostly the network's weights, in float16 half of what the ONNX file has.
     needed = os.path.getsize(model.onnx_path) // (2 if model.recipe.precision == "fp16" else 1)
+    free = disk.f_bavail * disk.f_frsize
     if free < needed:
         raise WorldError("engine %s: needs about %.0f MB, and the disk of %s has %.0f MB free" % (
             path, needed / 1e6, folder, free / 1e6))

@@ -132,7 +132,7 @@ def _try(asked: Asked) -> None:
         return
     with open_embedder("onnxruntime", asked.model, asked.batch) as reference:
         cosine = least_cosine(reference.embed(frames), embeddings)
-        print("agreement  cosine %.6f or better, to %s" % (cosine, reference.description))
+        print("agreement  cosine at least %.6f to %s" % (cosine, reference.description))
     if cosine < LEAST_COSINE:
         raise WorldError("engine %s: its embeddings are not the network's: cosine %.6f to ONNX "
                          "Runtime's, at least %g is needed; try --precision fp32" % (

@@ -4,11 +4,16 @@ In: a cache folder. Out: a python that has `pycuda.driver`, and a folder with li
 PyCUDA takes one to two minutes, once; NVIDIA's headers come from PyPI, no CUDA need be installed.
 """
 
+import contextlib
+import fcntl
 import importlib.util
 import os
 import pathlib
+import shutil
 import subprocess
 import tarfile
+import tempfile
+import zlib
 from typing import Optional
 
 import toolchain
@@ -21,6 +26,7 @@ PINS = ["setuptools==59.6.0", "wheel==0.37.1", "numpy==1.19.5", "appdirs==1.4.4"
         "typing_extensions==4.1.1", "importlib-metadata==4.8.3", "zipp==3.6.0"]
 PYTOOLS = "pytools==2022.1.12"  # there are no wheels of it
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+KERNELS = ROOT / "jetson_cluster" / "cuda"
 
 
 def _venvs():
@@ -51,13 +57,36 @@ def ready(cache: pathlib.Path) -> Optional[str]:
         return None
     venvs = _venvs()
     folder = cache / "pycuda-2022.1-python3.6"
-    python = venvs.ready(str(folder), base, [
-        venvs.Install(["--only-binary=:all:"] + PINS),
-        venvs.Install(["--no-deps", "--no-build-isolation", PYTOOLS])])
-    if not (folder / "built").exists():
-        _build(python, folder)
-        (folder / "built").write_text(PYCUDA + "\n")
+    with _alone(cache):
+        python = venvs.ready(str(folder), base, [
+            venvs.Install(["--only-binary=:all:"] + PINS),
+            venvs.Install(["--no-deps", "--no-build-isolation", PYTOOLS])])
+        if not (folder / "built").exists():
+            _build(python, folder)
+            (folder / "built").write_text(PYCUDA + "\n")
     return python
+
+
+@contextlib.contextmanager
+def _alone(cache):
+    """One process at a time makes things in the cache: tests of several files run side by side."""
+    with open(str(cache / "lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def packages(python: str, cache: pathlib.Path) -> pathlib.Path:
+    """A folder for PYTHONPATH with what flies, and a runtime for the network, for that Python."""
+    requirements = ROOT / "tests" / "rover-requirements.txt"
+    folder = cache / "rover-packages-{:x}".format(zlib.crc32(requirements.read_bytes()))
+    with _alone(cache):
+        if not folder.is_dir():
+            with tempfile.TemporaryDirectory(dir=str(cache)) as made:
+                _run([python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet",
+                      "--no-deps", "--only-binary=:all:", "-r", str(requirements),
+                      "--target", os.path.join(made, "it")])
+                shutil.move(os.path.join(made, "it"), str(folder))
+    return folder
 
 
 def _build(python, folder):
@@ -87,11 +116,10 @@ def _run(command, **options):
         raise RuntimeError("{}\nfailed: {}".format(done.stdout[-3000:], " ".join(command)))
 
 
-def build_driver(folder: pathlib.Path) -> pathlib.Path:
-    """Builds the pretend libcuda.so.1, with both kernel sources in it, into `folder`."""
+def build_driver(folder: pathlib.Path, kernels: pathlib.Path = KERNELS) -> pathlib.Path:
+    """Builds the pretend libcuda.so.1 into `folder`, with both kernel sources of another in it."""
     objects = []
     flags = ["-O2", "-fPIC", "-I" + str(toolchain.include_folder())]
-    kernels = ROOT / "jetson_cluster" / "cuda"
     for source in (kernels / "nearest.cu", kernels / "preprocess.cu"):
         names = "".join("X({})".format(name) for name in kernel_names(source))
         objects.append(folder / (source.stem + ".o"))

@@ -27,9 +27,9 @@ def jetson(version="8.2.1.8", gpu="NVIDIA Tegra X1", compute_capability=(5, 3), 
            nvcc=True, machine=None, **more):
     """A Machine whose `tensorrt` and `driver` are what `import` gives within.
 
-    `version` None: no TensorRT there. `gpu` None: no GPU. `nvcc` False: PATH is left as it is, else a
-    compiler is on it. `strict` False: violations are kept for the test to look at. `machine`: one to
-    go on with. More keywords are Machine's: multiprocessors, total_memory, cuda.
+    `version` None: no TensorRT there. `gpu` None: no GPU. `nvcc` False: PATH is left as it is, else
+    a compiler is on it. `strict` False: violations are kept for the test to look at. `machine`:
+    one to go on with. More keywords are Machine's: multiprocessors, total_memory, cuda.
     """
     machine = machine or Machine(gpu, compute_capability, **more)
     modules = fake_pycuda.driver.make(machine)

@@ -1,4 +1,4 @@
-"""The pretended TensorRT shows what its version has, refuses what it would, and computes for real."""
+"""The pretended TensorRT has what its version has, refuses what that would, computes for real."""
 
 import gc
 import threading

@@ -5,6 +5,7 @@ the project does not use is left out, and asking for it is an AttributeError.
 """
 
 import struct
+import sys
 import types
 
 import numpy as np
@@ -157,8 +158,8 @@ def _add_contexts(driver, machine):
         def synchronize(self):
             machine.synchronize(self._handle, "cuStreamSynchronize")
 
-        def __del__(self):
-            if hasattr(self, "_handle"):
+        def __del__(self, ending=sys.is_finalizing):
+            if hasattr(self, "_handle") and not ending():
                 machine.end_stream(self._handle)
 
     driver.Device, driver.Context, driver.Stream = Device, Context, Stream
@@ -184,8 +185,8 @@ def _add_memory(driver, machine):
             self._freed = True
             machine.free(self._allocation)
 
-        def __del__(self):
-            if not self._freed:
+        def __del__(self, ending=sys.is_finalizing):
+            if not self._freed and not ending():
                 self._freed = True
                 if not self._allocation.context.gone:  # the context took it along, and said so
                     machine.free(self._allocation)
@@ -285,14 +286,13 @@ def _add_modules(driver, machine):
     errors = machine.errors
 
     class Function:
-        __slots__ = ("_kernel", "arg_format", "texrefs")
+        __slots__ = ("_kernel", "_format")
 
         def __init__(self, kernel):
             self._kernel = kernel
 
         def prepare(self, arg_types, texrefs=[]):
-            self.texrefs = texrefs
-            self.arg_format = "".join(
+            self._format = "".join(
                 each if isinstance(each, str) else np.dtype(each).char for each in arg_types)
             return self
 
@@ -311,10 +311,10 @@ def _add_modules(driver, machine):
             machine.current("cuLaunchKernel")
             given = [int(each) if isinstance(each, driver.DeviceAllocation) else each
                      for each in args]
-            values = struct.unpack(self.arg_format, struct.pack(self.arg_format, *given))
+            values = struct.unpack(self._format, struct.pack(self._format, *given))
             machine.called("launch", self._kernel.name)
             machine.fault("launch")
-            problem = self._kernel.wrong_launch(self.arg_format, grid, block)
+            problem = self._kernel.wrong_launch(self._format, grid, block)
             if problem:
                 machine.violation("launch of {}: {}".format(self._kernel.name, problem))
                 raise errors.LogicError("cuLaunchKernel failed: invalid argument")

@@ -1,8 +1,8 @@
 """The project's CUDA kernels, computed by numpy from the parameters of a launch.
 
-In: a .cu source, "compiled" into an image that holds its kernels' names, parameters and bounds, read
-from the source. Out: what the kernels write. That the real kernels compute the same is what tests/cuda
-shows; here it is their callers that are checked: parameters, grids, sizes of every buffer.
+In: a .cu source, "compiled" into an image that holds its kernels' names, parameters and bounds,
+read from the source. Out: what the kernels write. That the real kernels compute the same is what
+tests/cuda shows; here it is their callers that are checked: parameters, grids, every buffer's size.
 """
 
 import hashlib

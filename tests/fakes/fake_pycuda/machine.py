@@ -1,7 +1,7 @@
-"""A computer with one pretended GPU: device memory, contexts, streams, faults, and a record of it all.
+"""A computer with one pretended GPU: memory, contexts, streams, faults, and a record of it all.
 
-In: what the stand-ins for PyCUDA and TensorRT are asked to do. Out: the same results a GPU gives, and
-what a test wants to know: `calls`, `violations`, live memory.
+In: what the stand-ins for PyCUDA and TensorRT are asked to do. Out: the same results a GPU gives,
+and what a test wants to know: `calls`, `violations`, live memory.
 
 Strict where a GPU would fail later than the mistake, or only sometimes:
   device memory is apart from the host's, and holds 0xFF (no number, as a float) until written;
@@ -58,7 +58,7 @@ class Operation:
 
 
 class Machine:
-    """The computer. `gpu` None: it has none. Memory in bytes, `compute_capability` (major, minor)."""
+    """The computer. `gpu` None: it has none. Memory in bytes; a capability is (major, minor)."""
 
     def __init__(self, gpu="NVIDIA Tegra X1", compute_capability=(5, 3), multiprocessors=1,
                  total_memory=4 << 30, cuda=(10, 2, 0)):
@@ -95,10 +95,10 @@ class Machine:
     def fail_next(self, what, error=None, poisons=None, skip=0):
         """The next `what` fails, after `skip` that do not.
 
-        `what`: context, alloc, memcpy, launch, synchronize, module; of TensorRT: build, deserialize,
-        execution_context, execute. `error` is one of PyCUDA's, or words; out of memory for alloc if
-        not given, else a launch failure. It poisons the context where the
-        GPU was at work and memory did not run out, unless `poisons` says otherwise.
+        `what`: context, alloc, memcpy, launch, synchronize, module; of TensorRT: build,
+        deserialize, execution_context, execute. `error` is one of PyCUDA's, or words; out of memory
+        for alloc if not given, else a launch failure. It poisons the context where the GPU was at
+        work and memory did not run out, unless `poisons` says otherwise.
         """
         if not isinstance(error, Exception):
             kind = self.errors.MemoryError if what == "alloc" else self.errors.LaunchError

@@ -1,8 +1,8 @@
-"""A strict stand-in for NVIDIA's `tensorrt`, as one version of it is; tests use it through fake_jetson.
+"""A strict stand-in for NVIDIA's `tensorrt`, in one of its versions; tests get it of fake_jetson.
 
-In: a version, "8.2.1.8" to "11.0.0", and PyCUDA's driver, real or pretended. Out: a module that shows
-only names that version has. It parses with onnx, and runs networks in ONNX Runtime: its plan holds
-the ONNX file, its engine reads inputs from device memory and writes outputs there.
+In: a version, "8.2.1.8" to "11.0.0", and PyCUDA's driver, real or pretended. Out: a module that
+shows only names that version has. It parses with onnx, and runs networks in ONNX Runtime: its plan
+holds the ONNX file, its engine reads inputs from device memory and writes outputs there.
 
 Not shown: TensorRT's own numbers, speed, memory, and what it refuses of a correct ONNX file. Names
 are checked against NVIDIA's modules by tests/embedder/test_names.py.

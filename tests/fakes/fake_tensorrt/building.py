@@ -141,7 +141,7 @@ def define(world):
             self._logger = logger
             self._flags = 1 << int(trt.BuilderFlag.TF32)  # on by default
             self._workspace = MOST_WORKSPACE
-            self._sources = sum(1 << int(each) for name, each in trt.TacticSource.__members__.items())
+            self._sources = sum(1 << int(each) for each in trt.TacticSource.__members__.values())
             self._profiles, self._cache = [], None
             self._verbosity = trt.ProfilingVerbosity.LAYER_NAMES_ONLY
             self._level, self._iterations = 3, 1
@@ -193,7 +193,7 @@ def define(world):
 
         def add_optimization_profile(self, profile):
             if not check(profile, IOptimizationProfile, "add_optimization_profile"):
-                world.log(self._logger, "ERROR", "the optimization profile is not min <= opt <= max")
+                world.log(self._logger, "ERROR", "the profile is not min <= opt <= max")
                 return -1
             self._profiles.append(profile)
             return len(self._profiles) - 1
@@ -201,7 +201,8 @@ def define(world):
         def set_tactic_sources(self, tactic_sources):
             known = sum(1 << int(each) for each in trt.TacticSource.__members__.values())
             if check(tactic_sources, int, "set_tactic_sources") & ~known:
-                world.log(self._logger, "ERROR", "unknown tactic sources {:#x}".format(tactic_sources))
+                world.log(self._logger, "ERROR", "unknown tactic sources {:#x}".format(
+                    tactic_sources))
                 return False
             self._sources = tactic_sources
             return True

@@ -1,6 +1,6 @@
 """Networks and the ONNX parser: onnx reads and checks, this says it in TensorRT's way.
 
-In: ONNX bytes or a file. Out: a network with its inputs, outputs and layers, or the parser's errors.
+In: ONNX bytes or a file. Out: a network with inputs, outputs and layers, or the parser's errors.
 """
 
 import weakref
@@ -12,7 +12,7 @@ NEWEST = {(8, 2): (13, 7), (8, 6): (17, 8), (10, 3): (20, 9)}
 
 
 class Refused(Exception):
-    """Why an ONNX file is not parsed: (name of the error's code, text, node, its name, its type)."""
+    """Why an ONNX file is not parsed: name of the error's code, text, node, its name and type."""
 
     def __init__(self, code, text, node=-1, name="", operator=""):
         super().__init__(text)
@@ -56,8 +56,8 @@ def described(value, types):
     """(name, shape, name of its DataType) of a graph's input or output; raises Refused."""
     tensor = value.type.tensor_type
     if tensor.elem_type not in types:
-        raise Refused("UNSUPPORTED_GRAPH", "tensor {} has a type TensorRT has not (ONNX's {})".format(
-            value.name, tensor.elem_type))
+        raise Refused("UNSUPPORTED_GRAPH", "tensor {} has a type TensorRT has not (ONNX's {})"
+                      .format(value.name, tensor.elem_type))
     shape = tuple(each.dim_value if each.HasField("dim_value") else -1
                   for each in tensor.shape.dim)
     return value.name, shape, types[tensor.elem_type]
@@ -208,7 +208,7 @@ def define(world):
             network = self._network
             try:
                 if world.version < (10,) and not network._flags & 1:
-                    raise Refused("INVALID_VALUE", "the network was not created with explicit batch")
+                    raise Refused("INVALID_VALUE", "the network was made without explicit batch")
                 proto = read(content, world.version)
                 self._fill(network, proto)
             except Refused as refused:

@@ -1,7 +1,7 @@
 """What the parts of one pretended TensorRT share: its version, the GPU it sees, whom it logs to.
 
-`World.since` and `World.until` mark what a version has; `World.strict` makes a class of what is left,
-one that takes no attribute it does not know, as pybind11's classes.
+`World.since` and `World.until` mark what a version has, `World.strict` leaves the rest out of a
+class. With __slots__ such a class takes no attribute it does not know, as pybind11's classes.
 """
 
 import hashlib
