@@ -1,31 +1,32 @@
 """Everything the rover knows about every image, in one SQLite file.
 
-In: what ingest learned (an image with its embedding, or a refusal) and where ranking placed it.
-Out: which files are dealt with already, the best candidates of each cluster, rows for the queue.
-An image is its content (SHA-256); a path with size and mtime_ns is only the fast way to skip it.
-What a call that returned wrote survives a power cut; what holds the file together is database.py.
+In: what ingest learned (an image with or without its embedding, or a refusal) and where ranking
+placed it. Out: which files are dealt with already, the best candidates of each cluster, rows for
+the queue. An image is its content (SHA-256); a path with size and mtime_ns is only the fast way to
+skip it. What a call that returned wrote survives a power cut; database.py holds the file together.
 """
 
 import contextlib
 import os
-from typing import Dict, Iterable, List, Optional, Sequence, Set, Tuple
+from typing import Dict, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
-from jetson_cluster.database import Database, marks_for, parts_of
+from jetson_cluster.attempts import Attempts
+from jetson_cluster.database import marks_for, parts_of
 from jetson_cluster.frame import PASSING
 from jetson_cluster.inbox import Arrival
 from jetson_cluster.provisional import Groups
 from jetson_cluster.ranking import CANDIDATE, Placement
 from jetson_cluster.records import (
-    MISSING, QUEUED, Image, Refusal, Row, mtime_in, pack_soft, path_in, path_out, text_in,
+    MISSING, QUEUED, WAITING, Image, Refusal, Row, mtime_in, pack_soft, path_in, path_out, text_in,
     unpack_soft)
 
+PLACED = ("cluster = ?, distance = ?, second_distance = ?, ratio = ?, far = ?, novelty = ?, "
+          "representative = ?, interest = ?, soft = ?")
 
-ATTEMPT_POINTS = 3  # an attempt that a power cut ended counts 1: see begin_boot
 
-
-class Catalog(Database):
+class Catalog(Attempts):
     """One open catalog file; use it from one thread. A context manager."""
 
     def __init__(self, path: str, space: str):
@@ -56,8 +57,8 @@ class Catalog(Database):
     @property
     def counts(self) -> Dict[str, int]:
         """Images by state, and files refused; kept up to date without counting again."""
-        return {QUEUED: self._counts.get(QUEUED, 0), MISSING: self._counts.get(MISSING, 0),
-                "refused": self._refused}
+        return dict({state: self._counts.get(state, 0) for state in (QUEUED, WAITING, MISSING)},
+                    refused=self._refused)
 
     @property
     def queued_bytes(self) -> int:
@@ -75,7 +76,7 @@ class Catalog(Database):
     def known(self, arrivals: Sequence[Arrival]) -> Set[str]:
         """Paths that were catalogued, or refused for good, with this very size and mtime.
 
-        An image that was missing and is back at its path is queued again.
+        An image that was missing and is back at its path is queued, or waits, again.
         """
         found = set()
         for part in parts_of(arrivals):
@@ -106,7 +107,7 @@ class Catalog(Database):
         if missing:
             with self._transaction():
                 for image in missing:
-                    self._set_state(image, QUEUED, images[image])
+                    self._set_there(image, True, images[image])
 
     def images_at(self, paths: Sequence[str]) -> Dict[str, int]:
         """The ids of the images at those of `paths` that hold one."""
@@ -116,38 +117,6 @@ class Catalog(Database):
                 "SELECT path, image FROM files WHERE path IN (%s)" % marks_for(part),
                 [path_in(path) for path in part]))
         return found
-
-    def attempts(self, arrivals: Sequence[Arrival]) -> Dict[str, int]:
-        """Points against each file whose reading was begun and never ended: ATTEMPT_POINTS a time."""
-        found = {}
-        for part in parts_of(arrivals):
-            paths = {arrival.path: arrival for arrival in part}
-            for path, size, mtime_ns, points in self._db.execute(
-                    "SELECT * FROM attempts WHERE path IN (%s)" % marks_for(paths),
-                    [path_in(path) for path in paths]):
-                arrival = paths[path_out(path)]
-                if (arrival.bytes, mtime_in(arrival.mtime_ns)) == (size, mtime_ns):
-                    found[arrival.path] = points
-        return found
-
-    def begin_attempts(self, arrivals: Sequence[Arrival]) -> None:
-        """Note, durably, that these files are about to be decoded."""
-        before = self.attempts(arrivals)
-        with self._transaction():
-            self._db.executemany("INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?)", [
-                (path_in(arrival.path), arrival.bytes, mtime_in(arrival.mtime_ns),
-                 before.get(arrival.path, 0) + ATTEMPT_POINTS) for arrival in arrivals])
-
-    def begin_boot(self, boot: str) -> None:
-        """The system's boot is `boot`: attempts that an earlier boot ended count a third.
-
-        A power cut is the rover's everyday fault and says little against the file being read.
-        """
-        if self.meta("boot") != boot:
-            with self._transaction():
-                self._db.execute("UPDATE attempts SET points = MAX(1, points - ?)",
-                                 (ATTEMPT_POINTS - 1,))
-                self._set_meta("boot", boot)
 
     def forget_refusals(self, limits: str, codes: Sequence[str]) -> int:
         """Refuse anew by `limits`: if they were others before, forget refusals for `codes`.
@@ -163,22 +132,14 @@ class Catalog(Database):
             self._set_meta("limits", limits)
         return forgotten
 
-    def cancel_attempts(self, arrivals: Sequence[Arrival]) -> None:
-        """Forget the attempts on files whose reading ended without a verdict on them."""
-        with self._transaction():
-            self._end_attempts(arrival.path for arrival in arrivals)
-
-    def _end_attempts(self, paths: Iterable[str]) -> None:
-        self._db.executemany("DELETE FROM attempts WHERE path = ?",
-                             [(path_in(path),) for path in paths])
-
     # ---- recording ---------------------------------------------------------------------------
 
     def record(self, images: Sequence[Image], placement: Optional[Placement],
                refusals: Sequence[Refusal]) -> List[Tuple[int, int]]:
         """Take in one batch, all or nothing; return (id, row) of the images that are new.
 
-        `placement` has one row for each of `images`. Content known already only gains a path.
+        `placement` has one row for each of `images`; without it they are not embedded and wait.
+        Content known already only gains a path; content that waited is new when it is embedded.
         """
         added = []
         with self._transaction():
@@ -192,34 +153,52 @@ class Catalog(Database):
                                + [refusal.path for refusal in refusals])
         return added
 
-    def _record_image(self, image: Image, placement: Placement, row: int) -> Optional[int]:
-        """Insert one image, or the new path of a known one; the id if it is new."""
+    def _record_image(self, image: Image, placement: Optional[Placement], row: int
+                      ) -> Optional[int]:
+        """Insert one image, embed one that waits, or add a path; the id if that made it new."""
         path, arrival = path_in(image.arrival.path), image.arrival
         digest = bytes.fromhex(image.sha256)
-        held = self._db.execute(
-            "SELECT id, state FROM images WHERE sha256 = ?", (digest,)).fetchone()
-        self._leave_path(path, held[0] if held else None)
-        if held:
-            number = held[0]
-            if held[1] == MISSING:
-                self._set_state(number, QUEUED, arrival.path)
-        else:
+        number, state, embedded = self._db.execute(
+            "SELECT id, state, soft IS NOT NULL FROM images WHERE sha256 = ?", (digest,)
+        ).fetchone() or (None, "", False)
+        self._leave_path(path, number)
+        new = number is None or bool(placement and not embedded)
+        if number is None:
             number = self._db.execute(
-                "INSERT INTO images VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (digest, path, arrival.bytes, image.width, image.height, image.captured_at, QUEUED)
-                + _placement_columns(placement, row)).lastrowid
+                "INSERT INTO images (sha256, path, bytes, width, height, captured_at, state) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)", (
+                    digest, path, arrival.bytes, image.width, image.height, image.captured_at,
+                    WAITING)).lastrowid
+            state = WAITING
+            self._count(WAITING, 1, arrival.bytes)
+        if placement and not embedded:
+            self._db.execute("UPDATE images SET path = ?, width = ?, height = ?, captured_at = ?, "
+                             "state = ?, " + PLACED + " WHERE id = ?", (
+                                 path, image.width, image.height, image.captured_at, QUEUED)
+                             + _placement_columns(placement, row) + (number,))
             self._db.execute("INSERT INTO embeddings VALUES (?, ?)", (
                 number, image.embedding.astype(np.float16).tobytes()))
+            self._count(state, -1, arrival.bytes)
             self._count(QUEUED, 1, arrival.bytes)
+        elif state == MISSING:
+            self._set_there(number, True, arrival.path)
         self._db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (
             path, arrival.bytes, mtime_in(arrival.mtime_ns), number))
-        return None if held else number
+        return number if new else None
 
     def _record_refusal(self, refusal: Refusal) -> None:
-        path = path_in(refusal.path)
+        path, mtime_ns = path_in(refusal.path), mtime_in(refusal.mtime_ns)
+        judged = self._db.execute(
+            "SELECT image FROM files WHERE path = ? AND bytes = ? AND mtime_ns = ?",
+            (path, refusal.bytes, mtime_ns)).fetchone()
         self._leave_path(path, None)
+        if judged and refusal.code not in PASSING:
+            # It was thought to be an image, and waited: its content is none, which is not missing.
+            self._count(MISSING, -self._db.execute(
+                "DELETE FROM images WHERE id = ? AND soft IS NULL AND NOT EXISTS "
+                "(SELECT 1 FROM files WHERE image = id)", judged).rowcount, 0)
         self._db.execute("INSERT INTO refusals VALUES (NULL, ?, ?, ?, ?, ?, ?)", (
-            path, refusal.bytes, mtime_in(refusal.mtime_ns), refusal.code,
+            path, refusal.bytes, mtime_ns, refusal.code,
             text_in(refusal.reason), refusal.refused_at))
         self._refused += 1
 
@@ -233,14 +212,14 @@ class Catalog(Database):
         self._db.execute("DELETE FROM files WHERE path = ?", (path,))
         held = self._db.execute(
             "SELECT path, state FROM images WHERE id = ?", (row[0],)).fetchone()
-        if held == (path, QUEUED):
+        if held in ((path, QUEUED), (path, WAITING)):
             # The path must never send other content than the queue promised.
             other = self._db.execute(
                 "SELECT path FROM files WHERE image = ? ORDER BY path", (row[0],)).fetchone()
-            self._set_state(row[0], QUEUED if other else MISSING, path_out((other or [path])[0]))
+            self._set_there(row[0], other is not None, path_out((other or [path])[0]))
 
     def mark_missing(self, images: Sequence[int], exists=os.path.exists) -> List[int]:
-        """The files of these queued images are gone: take another of their paths, or mark them.
+        """The files of these images are gone: take another of their paths, or mark them.
 
         Returns those that are missing now.
         """
@@ -250,20 +229,38 @@ class Catalog(Database):
                 paths = [path_out(row[0]) for row in self._db.execute(
                     "SELECT path FROM files WHERE image = ? ORDER BY path", (image,))]
                 there = next((path for path in paths if exists(path)), None)
-                self._set_state(image, QUEUED if there else MISSING, there)
+                self._set_there(image, there is not None, there)
                 if there is None:
                     missing.append(image)
         return missing
 
-    def _set_state(self, image: int, state: str, path: Optional[str]) -> None:
+    def _set_there(self, image: int, there: bool, path: Optional[str]) -> None:
+        """A file of the image is there (at `path`), so that it is queued or waits; or none is."""
         before, size, cluster = self._db.execute(
             "SELECT state, bytes, cluster FROM images WHERE id = ?", (image,)).fetchone()
+        state = MISSING if not there else WAITING if cluster is None else QUEUED
         self._db.execute("UPDATE images SET state = ?, path = COALESCE(?, path) WHERE id = ?",
                          (state, path if path is None else path_in(path), image))
         self._count(before, -1, size)
         self._count(state, 1, size)
-        if state != before:
+        if state != before and cluster is not None:
             self._disturbed.add(cluster)
+
+    def waiting(self, after: int, limit: int) -> List[Tuple[int, List[Tuple[str, int, int]]]]:
+        """The first images with an id above `after` that wait: (id, its (path, bytes, mtime_ns)).
+
+        In order of arrival; mtime_ns as mtime_in makes it.
+        """
+        ids = [row[0] for row in self._db.execute(
+            "SELECT id FROM images INDEXED BY images_waiting "
+            "WHERE state = 'waiting' AND id > ? ORDER BY id LIMIT ?", (after, limit))]
+        held = {image: [] for image in ids}  # type: Dict[int, List[Tuple[str, int, int]]]
+        for part in parts_of(ids):
+            for image, path, size, mtime_ns in self._db.execute(
+                    "SELECT image, path, bytes, mtime_ns FROM files WHERE image IN (%s)"
+                    % marks_for(part), part):
+                held[image].append((path_out(path), size, mtime_ns))
+        return [(image, sorted(held[image])) for image in ids]
 
     @property
     def disturbed(self) -> bool:
@@ -293,7 +290,7 @@ class Catalog(Database):
         return self.meta("placed_to") or 0, self.meta("place_until") or 0
 
     def begin_placing(self, placed_by: str) -> None:
-        """From now on new images come placed by `placed_by`; all older ones are to be placed anew."""
+        """From now on new images come placed by `placed_by`; all older ones are to be placed."""
         last = self._db.execute("SELECT COALESCE(MAX(id), 0) FROM images").fetchone()[0]
         with self._transaction():
             self._set_meta("placed_by", placed_by)
@@ -307,11 +304,10 @@ class Catalog(Database):
                                 (start, until, limit))
 
     def place(self, images: Sequence[int], placement: Placement) -> None:
-        """Write where `images` (ids from next_unplaced) belong now, and remember how far that got."""
+        """Write where `images` (ids from next_unplaced) belong now, and how far that got."""
         with self._transaction():
             self._db.executemany(
-                "UPDATE images SET cluster = ?, distance = ?, second_distance = ?, ratio = ?, "
-                "far = ?, novelty = ?, representative = ?, interest = ?, soft = ? WHERE id = ?",
+                "UPDATE images SET " + PLACED + " WHERE id = ?",
                 [_placement_columns(placement, row) + (image,)
                  for row, image in enumerate(images)])
             self._set_meta("placed_to", images[-1])

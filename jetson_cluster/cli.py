@@ -32,6 +32,8 @@ VERBS = (
     Verb("once", "jetson_cluster.verbs.once", "empty the inbox, write queue.csv, exit (flight)"),
     Verb("queue", "jetson_cluster.verbs.queue", "show the head of the queue (flight)"),
     Verb("status", "jetson_cluster.verbs.status", "show how the daemon is doing (flight)"),
+    Verb("build", "jetson_cluster.verbs.build", "build the TensorRT engine for this GPU (flight)"),
+    Verb("doctor", "jetson_cluster.verbs.doctor", "check all that the daemon needs (flight)"),
     Verb("export", "jetson_cluster.ground.export", "build a network's ONNX file (ground)"),
     Verb("fit", "jetson_cluster.ground.fit", "fit a codebook to an archive of images (ground)"),
 )

@@ -10,6 +10,7 @@ from typing import NamedTuple, Optional, Sequence
 
 import yaml
 
+from jetson_cluster import heat
 from jetson_cluster.checking import NOT_YAML, Checker, nearest_name, one_line
 from jetson_cluster.errors import UserError, WorldError
 
@@ -50,6 +51,13 @@ class TensorRTConfig(NamedTuple):
     cpu_fallback: bool
 
 
+class HeatConfig(NamedTuple):
+    """At what degrees C the daemon works less, and not at all."""
+
+    warm_c: float
+    hot_c: float
+
+
 class Config(NamedTuple):
     """All settings, checked, paths absolute."""
 
@@ -66,6 +74,7 @@ class Config(NamedTuple):
     inbox: InboxConfig
     queue: QueueConfig
     tensorrt: TensorRTConfig
+    heat: HeatConfig
 
     @property
     def catalog_path(self) -> str:
@@ -104,6 +113,10 @@ DEFAULTS = {
         "workspace_bytes": 64 * 1024 * 1024,
         "centroids": "float32",
         "cpu_fallback": True,
+    },
+    "heat": {
+        "warm_c": heat.WARM_C,
+        "hot_c": heat.HOT_C,
     },
 }
 SECTIONS = tuple(key for key, value in DEFAULTS.items() if isinstance(value, dict))
@@ -209,7 +222,13 @@ def _check(merged: dict, path: str, checker: Checker) -> Config:
             workspace_bytes=checker.whole(
                 tensorrt["workspace_bytes"], "tensorrt.workspace_bytes", 2 ** 20, 2 ** 40),
             centroids=checker.text(tensorrt["centroids"], "tensorrt.centroids", CENTROIDS),
-            cpu_fallback=checker.yes_or_no(tensorrt["cpu_fallback"], "tensorrt.cpu_fallback")))
+            cpu_fallback=checker.yes_or_no(tensorrt["cpu_fallback"], "tensorrt.cpu_fallback")),
+        heat=HeatConfig(
+            warm_c=checker.number(merged["heat"]["warm_c"], "heat.warm_c", 20, 120),
+            hot_c=checker.number(merged["heat"]["hot_c"], "heat.hot_c", 20, 120)))
+    if not config.heat.warm_c < config.heat.hot_c:
+        checker.wrong("'heat.hot_c' is %g; it must be above 'heat.warm_c', which is %g" % (
+            config.heat.hot_c, config.heat.warm_c))
     _refuse_nesting(config, checker)
     return config
 

@@ -13,7 +13,8 @@ import threading
 import time
 from typing import Callable, Mapping, NamedTuple, Optional
 
-from jetson_cluster import __version__, codebook, frame, gpu_losses, health, policy, recipe
+from jetson_cluster import (
+    __version__, codebook, frame, gpu_losses, health, heat, policy, recipe, sensors)
 from jetson_cluster.catalog import Catalog
 from jetson_cluster.config import Config, make_folders
 from jetson_cluster.downlink import printable_path
@@ -26,19 +27,20 @@ from jetson_cluster.lock import lock_folder
 from jetson_cluster.pipeline import Pipeline
 from jetson_cluster.placing import Placing
 from jetson_cluster.publisher import Publisher
-from jetson_cluster.records import MISSING, QUEUED
+from jetson_cluster.records import MISSING, QUEUED, WAITING
 from jetson_cluster.uplinked import Uplinked
+from jetson_cluster.waiting import Turns
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 1.0  # how often the codebook and the policy are looked at for a change
-STATUS_BUSY_S = 5.0
-STATUS_IDLE_S = 60.0  # flash wears: an idle rover writes its status once a minute
 LONGEST_WAIT_S = LOOK_S  # also bounds the time between two watchdog messages
-RATE_WINDOW_S = 60.0
 REFUSALS_SHOWN = 20
 MAY_USE_GPU = (AUTO, TENSORRT)
 GPU_REST_S = 6 * 3600.0  # then a lost GPU is tried again: months on the processor would be a waste
+# `once` waits for it to cool, but not for ever: a sensor may be broken, and what waits is not lost.
+HOT_PATIENCE_S = 600.0
+HOT_SAID_EVERY_S = 60.0
 
 
 class Step(NamedTuple):
@@ -60,13 +62,17 @@ class Daemon:
 
     def __init__(self, config: Config, environment: Mapping[str, str] = os.environ,
                  monotonic: Callable[[], float] = time.monotonic,
-                 now: Callable[[], str] = None):
-        """Open everything. Raises UserError or WorldError; then nothing is left open."""
+                 now: Callable[[], str] = None, sysfs: str = sensors.ROOT):
+        """Open everything. Raises UserError or WorldError; then nothing is left open.
+
+        `sysfs` stands for /sys, where the temperatures are.
+        """
         self.config = config
         self.wake = threading.Event()  # set whenever a turn might find work
         self._monotonic = monotonic
         self._now = now or utc_now
         self._notifier = health.Notifier(environment)
+        self._sysfs = sysfs
         make_folders(config)
         self._lock = lock_folder(config.state_dir)
         self._gpu_losses = gpu_losses.GpuLosses(
@@ -110,14 +116,14 @@ class Daemon:
                             mount=self._catalog.meta(self._mount_key))
         self._inbox.start()
         self._ingest = Ingest(self._pipeline, self._catalog, self._placing.record,
-                              self._inbox, self._batch, self._now)
+                              Turns(self._inbox, self._catalog), self._batch, self._now,
+                              self._monotonic)
         self._publisher = Publisher(config, self._catalog, self._placing, self._monotonic)
-        started = self._monotonic()
-        self._looked_at = started
-        self._status_at, self._changed = started - STATUS_IDLE_S, True
-        self._last_error = {"at": "", "what": ""}
-        self._started_at = started
-        self._finished = []  # (time, images) of the last minute, for the rate
+        self._heat = heat.Heat(heat.levels(config.heat.warm_c, config.heat.hot_c),
+                               self._monotonic, self._sysfs)
+        self._reporter = health.Reporter(config.status_path, self._notifier, self._monotonic,
+                                         self._now)
+        self._looked_at = self._started_at = self._monotonic()
         self._notifier.ready()
 
     def _starting(self, doing: str, allow_s: float) -> None:
@@ -172,15 +178,18 @@ class Daemon:
 
     def _step(self) -> Step:
         self._look()
-        taken = self._ingest.step()
+        if self._heat.look():
+            self._reporter.changed = True
+        taken = self._ingest.step(self._heat.level)
         if self._inbox.available:
             self._catalog.remember(self._mount_key, self._inbox.mount)
-        self._finished.append((self._monotonic(), taken.added))
+        self._reporter.count(taken.added)
         placed = self._placing.place_some()
         if taken.files or placed or self._catalog.disturbed:
             self._publisher.stale = True
         published = self._publish()
-        self._changed = self._changed or bool(taken.files or placed or published)
+        if taken.files or placed or published:
+            self._reporter.changed = True
         self._tell()
         return Step(taken.files, taken.added, taken.refused, placed, published)
 
@@ -203,8 +212,8 @@ class Daemon:
 
     def next_due_s(self) -> float:
         """Seconds until a turn could find work although nothing set `wake`."""
-        return max(0.0, min(LONGEST_WAIT_S, self._inbox.next_due_s(),
-                            self._publisher.next_due_s()))
+        ingest_due_s = max(self._inbox.next_due_s(), self._ingest.rest_s)
+        return max(0.0, min(LONGEST_WAIT_S, ingest_due_s, self._publisher.next_due_s()))
 
     @property
     def queued(self) -> int:
@@ -226,11 +235,23 @@ class Daemon:
         return self._inbox.available
 
     @property
+    def hot_s(self) -> float:
+        """Seconds since the heat stopped the embedding; 0 while it goes on."""
+        return 0.0 if self._heat.level.embeds else self._monotonic() - self._heat.since
+
+    @property
+    def heat_words(self) -> str:
+        """How hot it is and what follows from it."""
+        return "%s: %s" % (self._heat.level.name, heat.describe(
+            self._heat.level.name, self._heat.zones, self._catalog.counts[WAITING]))
+
+    @property
     def settled(self) -> bool:
-        """Nothing waits: no file ready, settling or in flight, every image placed, none gone."""
+        """Nothing waits: no file ready, settling or in flight, no image for its embedding or its
+        place, none gone."""
         progress = self._placing.progress
         return (self._inbox.drained and not self._ingest.busy and not self._publisher.looking
-                and progress.done >= progress.total)
+                and progress.done >= progress.total and not self._catalog.counts[WAITING])
 
     def _look(self) -> None:
         """Read codebook and policy again if they changed."""
@@ -248,7 +269,7 @@ class Daemon:
             self._warn_of_unknown_clusters()
         for uplinked in (self._policy, self._codebook):
             if uplinked.error:
-                self._note(uplinked.error)
+                self._reporter.note(uplinked.error)
 
     def _use(self, clusters: Optional[codebook.Codebook]) -> None:
         self._pipeline.use(clusters)
@@ -261,39 +282,24 @@ class Daemon:
             log.warning("PolicyNamesNoCluster: %s speaks of clusters %s; the codebook has 0 to %d",
                         self._policy.path, unknown, self._placing.clusters - 1)
 
-    def _note(self, error: str) -> None:
-        """Keep the last error, with the time it was first seen, for the status."""
-        if error != self._last_error["what"]:
-            self._last_error = {"at": self._now(), "what": error}
-
     def _publish(self, at_once: bool = False) -> bool:
         """Write the queue file if it is due; True if it was written."""
         wanted = self._policy.value or policy.EMPTY
         published = self._publisher.publish_if_due(wanted, self._inbox.available, at_once)
         if self._publisher.error:
-            self._note(self._publisher.error)
+            self._reporter.note(self._publisher.error)
         return published
 
     def _tell(self, at_once: bool = False) -> None:
-        now = self._monotonic()
-        waits = STATUS_BUSY_S if self._changed else STATUS_IDLE_S
         counts = self._catalog.counts
-        self._notifier.alive("%d queued, %d refused, %d waiting in the inbox" % (
-            counts[QUEUED], counts["refused"], self._inbox.backlog))
-        if not at_once and now - self._status_at < waits:
-            return
-        self._status_at, self._changed = now, False
-        try:
-            health.write_status(self.config.status_path, self._status(running=not at_once))
-        except OSError as error:
-            self._note("StatusNotWritten: %s: %s" % (self.config.status_path, error))
-            log.error("%s", self._last_error["what"])
+        line = "%d queued, %d refused, %d waiting in the inbox" % (
+            counts[QUEUED], counts["refused"], self._inbox.backlog)
+        if counts[WAITING] or self._heat.level.name in ("warm", "hot"):
+            line += "; " + self.heat_words
+        self._reporter.tell(line, lambda: self._status(running=not at_once), at_once)
 
     def _status(self, running: bool) -> dict:
-        now = self._monotonic()
-        self._finished = [(at, images) for at, images in self._finished
-                          if now - at <= RATE_WINDOW_S]
-        progress, counts = self._placing.progress, self._catalog.counts
+        progress, counts, hottest = self._placing.progress, self._catalog.counts, self._heat.hottest
         return {
             "written_at": self._now(), "running": running, "process": os.getpid(),
             "version": __version__,
@@ -302,15 +308,17 @@ class Daemon:
             "codebook": {"path": self.config.codebook, "error": self._codebook.error,
                          "clusters": self._placing.clusters if self._placing.clustered else 0},
             "policy": {"path": self.config.policy, "error": self._policy.error},
-            "images": {"queued": counts[QUEUED], "missing": counts[MISSING]},
+            "images": {state: counts[state] for state in (QUEUED, WAITING, MISSING)},
             "queued_bytes": self._catalog.queued_bytes,
             "files_refused": counts["refused"],
             "inbox": {"path": self.config.inbox.path, "available": self._inbox.available,
                       "watched": self._inbox.watching,
                       "ready": self._inbox.backlog, "settling": self._inbox.settling},
             "placing_anew": {"done": progress.done, "total": progress.total},
-            "images_per_s": round(sum(images for _, images in self._finished) / max(
-                1.0, min(RATE_WINDOW_S, now - self._started_at)), 2),
+            "heat": {"level": self._heat.level.name, "hottest_c": hottest and hottest[1],
+                     "zones": self._heat.zones},
+            "power_mw": sensors.power_mw(self._sysfs), "gpu_load": sensors.gpu_load(self._sysfs),
+            "images_per_s": round(self._reporter.images_per_s, 2),
             "ms_per_image": {stage: round(1000 * spent / max(1, self._ingest.spent.images), 2)
                              for stage, spent in (
                                  ("decode", self._ingest.spent.decode_s),
@@ -318,7 +326,7 @@ class Daemon:
                                  ("catalog", self._ingest.spent.catalog_s),
                                  ("queue", self._publisher.spent_s))},
             "disk": health.disk_of(self.config.state_dir),
-            "last_error": self._last_error,
+            "last_error": self._reporter.last_error,
             "refusals": [{"path": refusal.path, "code": refusal.code, "reason": refusal.reason,
                           "refused_at": refusal.refused_at}
                          for refusal in self._catalog.refusals(REFUSALS_SHOWN)],
@@ -344,9 +352,10 @@ def run(daemon: Daemon, stop: threading.Event) -> None:
 def once(daemon: Daemon, stop: threading.Event) -> None:
     """Turn until the inbox is empty and nothing in it changes any more, then publish and return.
 
-    Raises WorldError if the inbox is not there.
+    Raises WorldError if the inbox is not there, or if it was too hot to embed for HOT_PATIENCE_S.
     """
     added = refused = 0
+    said_s = 0.0  # for how long it had been hot when that was last said
     while not stop.is_set():
         daemon.wake.clear()
         step = daemon.step()
@@ -355,6 +364,16 @@ def once(daemon: Daemon, stop: threading.Event) -> None:
             raise WorldError("inbox %s is not there (unmounted?)" % daemon.config.inbox.path)
         if step.idle and daemon.settled:
             break
+        if step.idle and daemon.hot_s >= HOT_PATIENCE_S:
+            daemon.drain()
+            raise WorldError(
+                "too hot for %d minutes now (%s); what waits is in the catalog: run this again when "
+                "it is cooler, or raise heat.hot_c if that sensor is wrong" % (
+                    HOT_PATIENCE_S / 60, daemon.heat_words))
+        said_s = min(said_s, daemon.hot_s)
+        if daemon.hot_s - said_s >= HOT_SAID_EVERY_S:
+            said_s = daemon.hot_s
+            log.warning("StillHot: %s", daemon.heat_words)
         if step.idle:
             daemon.wake.wait(daemon.next_due_s())
     daemon.drain()

@@ -1,34 +1,43 @@
-"""The catalog's SQLite file itself: its tables, how it is opened, its transactions.
+"""The catalog's SQLite file itself: its tables, how it is opened and converted, its transactions.
 
 In: a path and the embedding space it belongs to. Out: an open database, or one clear error. Written
-for SQLite 3.22 (no UPSERT, no window functions). WAL with synchronous=FULL: what a committed
-transaction wrote survives a power cut.
+for SQLite 3.22 (no UPSERT, no window functions, no column is ever dropped). WAL with
+synchronous=FULL: what a committed transaction wrote survives a power cut.
 """
 
 import contextlib
+import logging
 import re
 import sqlite3
 from typing import Iterable, Sequence
 
 from jetson_cluster.errors import UserError, WorldError
 
-SCHEMA_VERSION = 1
-SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 2
+# The images alone, because format 1 had them otherwise.
+IMAGES = """
 CREATE TABLE images (
     id INTEGER PRIMARY KEY,             -- order of arrival
     sha256 BLOB NOT NULL UNIQUE,
     path NOT NULL,                      -- TEXT, or BLOB where the name is not UTF-8
     bytes INTEGER NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
     captured_at TEXT NOT NULL,
-    state TEXT NOT NULL,                -- queued or missing
-    cluster INTEGER NOT NULL,           -- of the codebook; without one, the provisional group
-    distance REAL NOT NULL, second_distance REAL NOT NULL, ratio REAL NOT NULL,
-    far INTEGER NOT NULL, novelty REAL NOT NULL, representative REAL NOT NULL,
-    interest REAL NOT NULL,             -- what orders an image within its cluster
-    soft BLOB NOT NULL);                -- soft membership, see pack_soft
+    state TEXT NOT NULL,                -- queued, waiting or missing
+    -- From here on NULL until the image is embedded, all of it.
+    cluster INTEGER,                    -- of the codebook; without one, the provisional group
+    distance REAL, second_distance REAL, ratio REAL, far INTEGER,
+    novelty REAL, representative REAL,
+    interest REAL,                      -- what orders an image within its cluster
+    soft BLOB,                          -- soft membership, see pack_soft
+    CHECK (state <> 'queued' OR soft IS NOT NULL));
 CREATE INDEX images_by_interest ON images (state, cluster, interest DESC, id);
 CREATE INDEX images_far ON images (ratio, id) WHERE far = 1 AND state = 'queued';
+CREATE INDEX images_waiting ON images (id) WHERE state = 'waiting';
+"""
+SCHEMA = IMAGES + """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE groups (               -- while there is no codebook
     number INTEGER PRIMARY KEY,
     leader BLOB NOT NULL);              -- float32 [D]
@@ -78,9 +87,9 @@ class Database:
 
     def _open(self, space: str) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, SCHEMA_VERSION):
-            raise UserError("catalog %s: format %d, and this program reads %d; move it aside" % (
-                self.path, version, SCHEMA_VERSION))
+        if version not in range(SCHEMA_VERSION + 1):
+            raise UserError("catalog %s: format %d, and this program reads up to %d; move it aside"
+                            % (self.path, version, SCHEMA_VERSION))
         tables = [row[0] for row in self._db.execute("SELECT name FROM sqlite_master")]
         if tables and (version == 0 or "images" not in tables):
             raise UserError("catalog %s: a database of another program; set state_dir to a new "
@@ -91,9 +100,7 @@ class Database:
         self._db.execute("PRAGMA cache_size = -2048")
         if version == 0:
             with Database._transaction(self):
-                # executescript() would commit before it begins.
-                for statement in filter(str.strip, re.sub("--.*", "", SCHEMA).split(";")):
-                    self._db.execute(statement)
+                self._create(SCHEMA)
                 self._set_meta("space", space)
                 self._db.execute("PRAGMA user_version = %d" % SCHEMA_VERSION)
         held = self.meta("space")
@@ -101,6 +108,25 @@ class Database:
             raise UserError(
                 "catalog %s: holds embeddings of %s, but the model here gives %s; set state_dir to "
                 "a new folder, or move the catalog aside" % (self.path, held, space))
+        if version == 1:
+            self._from_format_1()
+
+    def _create(self, schema: str) -> None:
+        # executescript() would commit before it begins.
+        for statement in filter(str.strip, re.sub("--.*", "", schema).split(";")):
+            self._db.execute(statement)
+
+    def _from_format_1(self) -> None:
+        """Let an image be without its place, all or nothing; embeddings are not touched."""
+        with Database._transaction(self):
+            self._db.execute("ALTER TABLE images RENAME TO images_of_format_1")
+            for index in ("images_by_interest", "images_far"):
+                self._db.execute("DROP INDEX " + index)
+            self._create(IMAGES)
+            self._db.execute("INSERT INTO images SELECT * FROM images_of_format_1")
+            self._db.execute("DROP TABLE images_of_format_1")
+            self._db.execute("PRAGMA user_version = %d" % SCHEMA_VERSION)
+        log.info("CatalogConverted: %s, from format 1 to %d", self.path, SCHEMA_VERSION)
 
     def _opened(self) -> None:
         """The file is open and ours: read what is to be kept in memory."""

@@ -1,7 +1,8 @@
 """One file to pixels, or a refusal that says why.
 
 In: a path and the network's input size. Out: a `Frame`: the pixels, and what the catalog keeps
-about the file. Whatever the file is, this gives a frame or raises `Refused`, in bounded memory.
+about the file; or that alone, an `Identity`, for far less work. Whatever the file is, this gives
+one or raises `Refused`, in bounded memory.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ import os
 import re
 import stat
 import struct
-from typing import Dict, Iterator, Mapping, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Iterator, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 from PIL import Image
@@ -56,6 +57,7 @@ ACCEPTED = "JPEG, PNG, TIFF, WebP, BMP, GIF or PNM"
 
 _EXIF_ORIENTATION, _EXIF_FOLDER = 0x0112, 0x8769
 _EXIF_TAKEN, _EXIF_TAKEN_OFFSET, _EXIF_OFFSET = 0x9003, 0x9011, 0x9010
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 
 _TURNS: Dict[int, int] = {
     2: Image.FLIP_LEFT_RIGHT, 3: Image.ROTATE_180, 4: Image.FLIP_TOP_BOTTOM, 5: Image.TRANSPOSE,
@@ -91,6 +93,16 @@ class Frame(NamedTuple):
     pixels: np.ndarray  # uint8 [height, width, 3] as wanted, RGB, C-contiguous
 
 
+class Identity(NamedTuple):
+    """A file of which only the header was read."""
+
+    sha256: str  # of the file's bytes, hex
+    bytes: int
+    width: int  # of the whole image, turned as its EXIF says, if that stands before the pixels
+    height: int
+    captured_at: str  # ISO 8601, UTC; by EXIF only if that stands before the pixels
+
+
 class Refused(Exception):
     """The file is no use. `code` is one of CODES, `reason` one sentence for people."""
 
@@ -117,6 +129,24 @@ def load(path: str, width: int, height: int, limits: Limits = Limits(), resample
         pixels = np.array(image)
     return Frame(hashlib.sha256(content).hexdigest(), len(content), size[0], size[1],
                  taken or _utc(status.st_mtime), pixels)
+
+
+def identify(path: str, limits: Limits = Limits(), expected=None) -> Identity:
+    """Read and hash a file and look at its header, which costs no decoding.
+
+    That the pixels are sound only `load` can tell. Raises Refused; `expected` as there.
+    """
+    content, status = _read(path, limits.max_bytes, expected)
+    image_format = _sniff(content)
+    with _decoders_errors(image_format):
+        image, exif, _ = _open(content, image_format, limits)
+        size = image.size
+        if image_format == "TIFF":
+            # Whether Pillow has turned these yet depends on its version.
+            size = image.tag_v2[_TIFF_WIDTH], image.tag_v2[_TIFF_HEIGHT]
+        size = size[::-1] if _turn(exif) > 4 else size
+    return Identity(hashlib.sha256(content).hexdigest(), len(content), size[0], size[1],
+                    _taken(exif) or _utc(status.st_mtime))
 
 
 # ---- the file ----------------------------------------------------------------------------------
@@ -218,22 +248,8 @@ def _one_line(error: Exception) -> str:
 def _decode(content: bytes, image_format: str, wanted: Tuple[int, int], limits: Limits,
             resample: int) -> Tuple[Image.Image, Tuple[int, int], Optional[str]]:
     """(RGB image of the wanted size, (width, height) of the whole image, EXIF time)."""
-    if image_format == "WEBP":
-        # Pillow makes the whole canvas before it tells the size.
-        _check_pixels(_webp_size(content), limits.max_pixels)
-    # Pillow's own limit is meant for programs without one; it must not undercut the operator's.
-    if Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS < limits.max_pixels:
-        Image.MAX_IMAGE_PIXELS = limits.max_pixels
-
-    def reopen() -> Image.Image:
-        return Image.open(io.BytesIO(content), formats=[image_format])
-
-    image = reopen()
-    size = image.size
-    _check_pixels(size, limits.max_pixels)
-    exif, box = {}, None
-    if image_format != "PNG":  # whose EXIF may come after the pixels
-        exif = _exif(image)
+    image, exif, reopen = _open(content, image_format, limits)
+    size, box = image.size, None
     if image_format == "JPEG":
         box = _draft(image, wanted[::-1] if _turn(exif) > 4 else wanted)
     pixels = to_eight_bits(image, reopen, limits.sixteen_bit_white)
@@ -246,6 +262,25 @@ def _decode(content: bytes, image_format: str, wanted: Tuple[int, int], limits: 
     if turn in _TURNS:
         pixels = pixels.transpose(_TURNS[turn])
     return _on_black(pixels), size[::-1] if turn > 4 else size, _taken(exif)
+
+
+def _open(content: bytes, image_format: str, limits: Limits
+          ) -> Tuple[Image.Image, Mapping, Callable[[], Image.Image]]:
+    """(The image, not decoded yet; the EXIF before its pixels; what opens it once more)."""
+    if image_format == "WEBP":
+        # Pillow makes the whole canvas before it tells the size.
+        _check_pixels(_webp_size(content), limits.max_pixels)
+    # Pillow's own limit is meant for programs without one; it must not undercut the operator's.
+    if Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS < limits.max_pixels:
+        Image.MAX_IMAGE_PIXELS = limits.max_pixels
+
+    def reopen() -> Image.Image:
+        return Image.open(io.BytesIO(content), formats=[image_format])
+
+    image = reopen()
+    _check_pixels(image.size, limits.max_pixels)
+    # A PNG's EXIF may come after the pixels: to ask for it would decode them.
+    return image, {} if image_format == "PNG" else _exif(image), reopen
 
 
 def _check_pixels(size: Tuple[int, int], max_pixels: int) -> None:

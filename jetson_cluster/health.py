@@ -8,7 +8,7 @@ import json
 import logging
 import shutil
 import socket
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from jetson_cluster.errors import UserError
 from jetson_cluster.files import write_atomically
@@ -16,15 +16,22 @@ from jetson_cluster.files import write_atomically
 log = logging.getLogger(__name__)
 
 SEND_S = 1.0
+STATUS_BUSY_S = 5.0
+STATUS_IDLE_S = 60.0  # flash wears: an idle rover writes its status once a minute
+RATE_WINDOW_S = 60.0
 NUMBER = (int, float)
+MAYBE_NUMBER = NUMBER + (type(None),)
 # What the status file holds; `...` stands for any key, and there may be more keys than these.
 STATUS_SHAPE = {
     "written_at": str, "running": bool, "process": int, "version": str,
     "embedder": str, "space": str, "gpu": {"given_up": bool, "lost_of_late": int},
     "codebook": {"path": str, "error": str, "clusters": int}, "policy": {"path": str, "error": str},
-    "images": {"queued": int, "missing": int}, "queued_bytes": int, "files_refused": int,
+    "images": {"queued": int, "waiting": int, "missing": int}, "queued_bytes": int,
+    "files_refused": int,
     "inbox": {"path": str, "available": bool, "watched": bool, "ready": int, "settling": int},
     "placing_anew": {"done": int, "total": int}, "images_per_s": NUMBER,
+    "heat": {"level": str, "hottest_c": MAYBE_NUMBER, "zones": {...: NUMBER}},
+    "power_mw": {...: int}, "gpu_load": MAYBE_NUMBER,
     "ms_per_image": {...: NUMBER}, "disk": {"free_bytes": int, "total_bytes": int},
     "last_error": {"at": str, "what": str},
     "refusals": [{"path": str, "code": str, "reason": str, "refused_at": str}]}
@@ -67,6 +74,54 @@ class Notifier:
                 log.warning("NotifySocketUnreachable: %s: %s",
                             self._address.replace("\0", "@"), error)
             self._told_failure = True
+
+
+class Reporter:
+    """Tells systemd of every turn and writes the status file as often as it is worth a write.
+
+    Set `changed` where something in the status is another than before.
+    """
+
+    def __init__(self, path: str, notifier: Notifier, monotonic: Callable[[], float],
+                 now: Callable[[], str]):
+        self._path, self._notifier, self._monotonic, self._now = path, notifier, monotonic, now
+        self._started_at = monotonic()
+        self._written_at = self._started_at - STATUS_IDLE_S
+        self._finished = []  # type: List[Tuple[float, int]]
+        self.changed = True
+        self.last_error = {"at": "", "what": ""}
+
+    def note(self, error: str) -> None:
+        """Keep the last error, with the time it was first seen."""
+        if error != self.last_error["what"]:
+            self.last_error = {"at": self._now(), "what": error}
+
+    def count(self, images: int) -> None:
+        """So many images joined the queue just now."""
+        self._finished.append((self._monotonic(), images))
+
+    @property
+    def images_per_s(self) -> float:
+        """Over the last minute, or since the start."""
+        now = self._monotonic()
+        self._finished = [(at, images) for at, images in self._finished
+                          if now - at <= RATE_WINDOW_S]
+        return sum(images for _, images in self._finished) / max(
+            1.0, min(RATE_WINDOW_S, now - self._started_at))
+
+    def tell(self, line: str, status: Callable[[], Dict[str, Any]], at_once: bool = False) -> None:
+        """A turn is done: `line` for systemd, and `status()` into the file if that is due."""
+        now = self._monotonic()
+        self._notifier.alive(line)
+        if not at_once and now - self._written_at < (
+                STATUS_BUSY_S if self.changed else STATUS_IDLE_S):
+            return
+        self._written_at, self.changed = now, False
+        try:
+            write_status(self._path, status())
+        except OSError as error:
+            self.note("StatusNotWritten: %s: %s" % (self._path, error))
+            log.error("%s", self.last_error["what"])
 
 
 def write_status(path: str, status: Dict[str, Any]) -> None:

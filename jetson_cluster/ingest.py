@@ -1,19 +1,22 @@
 """From files to catalog: what the daemon does with its inbox, and `fit` with an archive.
 
-In: a source of arrivals. Out: every one of them in the catalog, as an image or as a refusal with its
-reason. A file is noted durably before it is decoded and the note crossed out once it is, so that one
-which ends the program is given up after three tries. After the first it is tried alone, when nothing
-else waits, so that no other file is blamed and none is held up.
+In: a source of arrivals, and what the heat allows. Out: every one of them in the catalog, as an
+image or as a refusal with its reason; while it is hot, as an image that waits to be embedded. A
+file is noted durably before it is decoded and the note crossed out once it is, so that one which
+ends the program is given up after three tries. After the first it is tried alone, when nothing else
+waits, so that no other file is blamed and none is held up.
 """
 
 import logging
 import sqlite3
 import time
-from typing import Callable, List, NamedTuple
+from typing import Callable, List, NamedTuple, Tuple
 
-from jetson_cluster.catalog import ATTEMPT_POINTS, Catalog
+from jetson_cluster.attempts import ATTEMPT_POINTS
+from jetson_cluster.catalog import Catalog
+from jetson_cluster.heat import NORMAL, Level
 from jetson_cluster.inbox import Arrival
-from jetson_cluster.pipeline import Pipeline
+from jetson_cluster.pipeline import Outcome, Pipeline
 from jetson_cluster.records import Image, Refusal
 
 log = logging.getLogger(__name__)
@@ -31,6 +34,9 @@ class Taken(NamedTuple):
     refused: int
 
 
+NOTHING = Taken(0, 0, 0)
+
+
 class Spent(NamedTuple):
     """Seconds spent since the start, by stage, and the images that took them."""
 
@@ -45,15 +51,18 @@ class Ingest:
 
     def __init__(self, pipeline: Pipeline, catalog: Catalog,
                  record: Callable[[List[Image], List[Refusal]], int],
-                 source, batch: int, now: Callable[[], str]):
+                 source, batch: int, now: Callable[[], str],
+                 monotonic: Callable[[], float] = time.monotonic):
         """`record` writes one batch into the catalog and says how many images were new.
 
         `source` is an Inbox or the like of it: take(limit) gives files to read, [] when there are
         none at the moment; done(arrival) is called for those that are in the catalog and
-        give_back(arrival) for those that were written to while they were read.
+        give_back(arrival) for those that were written to while they were read. Where it can be
+        hot it also has take_new(limit), which leaves out the images that wait.
         """
         self._pipeline, self._catalog, self._write = pipeline, catalog, record
         self._source, self._batch, self._now = source, batch, now
+        self._monotonic, self._rest_until = monotonic, monotonic()
         self._suspects = []  # type: List[Arrival]
         self.spent = Spent(0, 0.0, 0.0, 0.0)
 
@@ -62,69 +71,102 @@ class Ingest:
         """Whether anything taken from the source is not in the catalog yet."""
         return bool(len(self._pipeline) or self._suspects)
 
-    def step(self) -> Taken:
-        """Start on new files and finish the oldest batch; raises what the network raised."""
-        given_up = self._feed()
+    @property
+    def rest_s(self) -> float:
+        """Seconds until the heat allows another batch."""
+        return max(0.0, self._rest_until - self._monotonic())
+
+    def step(self, level: Level = NORMAL) -> Taken:
+        """Start on new files as far as `level` allows, and finish the oldest batch.
+
+        Where it allows no embedding, new files are identified and wait. Raises what the network
+        raised.
+        """
+        begun = self._feed(level) if level.embeds else self._identify()
         done = self.finish_one()
-        return Taken(done.files + given_up, done.added, done.refused + given_up)
+        if done.files:
+            self._rest_until = self._monotonic() + level.pause_s
+        return Taken(*(sum(counts) for counts in zip(begun, done)))
 
     def finish_one(self) -> Taken:
         """Finish the oldest batch in flight, taking nothing new."""
         if not len(self._pipeline):
-            return Taken(0, 0, 0)
+            return NOTHING
         try:
             # Decoded while the batch before was in the network; from here on no file is to blame.
             self._catalog.cancel_attempts(self._pipeline.wait_decoded())
             outcome = self._pipeline.collect()
             added, catalog_s = self._record(outcome.images, outcome.refusals)
         except BaseException:
-            self._blame_none()
+            self._blame_none(self._pipeline.arrivals)
             raise
-        for arrival in outcome.changed:
-            self._source.give_back(arrival)
-        for arrival in set(outcome.arrivals) - set(outcome.changed):
-            self._source.done(arrival)
+        self._hand_over(outcome)
         spent = self.spent
         self.spent = Spent(
             spent.images + len(outcome.images), spent.decode_s + outcome.decode_s,
             spent.network_s + outcome.embed_s, spent.catalog_s + catalog_s)
         return Taken(len(outcome.arrivals), added, len(outcome.refusals))
 
-    def _blame_none(self) -> None:
+    def _hand_over(self, outcome: Outcome) -> None:
+        """Tell the source what became of its files."""
+        for arrival in outcome.changed:
+            self._source.give_back(arrival)
+        for arrival in set(outcome.arrivals) - set(outcome.changed):
+            self._source.done(arrival)
+
+    def _blame_none(self, arrivals: List[Arrival]) -> None:
         """Network, disk or user stopped the work, not the files that are in flight."""
         try:
-            self._catalog.cancel_attempts(self._pipeline.arrivals)
+            self._catalog.cancel_attempts(arrivals)
         except sqlite3.Error as error:
             log.error("AttemptsNotCancelled: %s", error)  # the disk is full: it is what is reported
 
-    def _feed(self) -> int:
-        """Fill the pipeline; return how many files were given up instead."""
+    def _feed(self, level: Level) -> Taken:
+        """Fill the pipeline; return what was given up instead."""
         given_up = 0
-        while len(self._pipeline) < BATCHES_AHEAD:
-            waiting = len(self._suspects)
-            batch, hopeless = self._next_batch()
-            if hopeless:
-                self._record([], [self._given_up(arrival) for arrival in hopeless])
-                for arrival in hopeless:
-                    self._source.done(arrival)
-                given_up += len(hopeless)
+        batch_size = max(1, int(level.share * self._batch))
+        ahead = 1 if level.pause_s else BATCHES_AHEAD
+        while len(self._pipeline) < ahead and not self.rest_s:
+            taken = self._source.take(batch_size)
+            batch, refused = self._without_suspects(taken)
+            given_up += refused
+            if not taken and self._suspects and not len(self._pipeline):
+                batch = [self._suspects.pop(0)]
             if batch:
                 self._catalog.begin_attempts(batch)
                 self._pipeline.submit(batch)
-            elif not hopeless and len(self._suspects) == waiting:
+            elif not taken:
                 break
-        return given_up
+        return Taken(given_up, 0, given_up)
 
-    def _next_batch(self):
-        """(files to read now, files given up); both empty when nothing is there."""
-        batch = self._source.take(self._batch)
-        if not batch and self._suspects and not len(self._pipeline):
-            return [self._suspects.pop(0)], []
-        tried = self._catalog.attempts(batch)
-        hopeless = [arrival for arrival in batch if tried.get(arrival.path, 0) >= MOST_POINTS]
-        self._suspects += [arrival for arrival in batch
+    def _identify(self) -> Taken:
+        """Catalogue new files without embedding them; suspects stay for cooler times."""
+        batch, given_up = self._without_suspects(self._source.take_new(self._batch))
+        if not batch:
+            return Taken(given_up, 0, given_up)
+        self._catalog.begin_attempts(batch)
+        try:
+            outcome = self._pipeline.identify(batch)
+            self._catalog.record(outcome.images, None, outcome.refusals)
+            self._catalog.cancel_attempts(outcome.changed)
+        except BaseException:
+            self._blame_none(batch)
+            raise
+        self._log(outcome.refusals)
+        self._hand_over(outcome)
+        return Taken(len(batch) + given_up, 0, len(outcome.refusals) + given_up)
+
+    def _without_suspects(self, taken: List[Arrival]) -> Tuple[List[Arrival], int]:
+        """(files of `taken` to read now, how many were given up); suspects are put aside."""
+        tried = self._catalog.attempts(taken)
+        hopeless = [arrival for arrival in taken if tried.get(arrival.path, 0) >= MOST_POINTS]
+        self._suspects += [arrival for arrival in taken
                            if 0 < tried.get(arrival.path, 0) < MOST_POINTS]
-        return [arrival for arrival in batch if arrival.path not in tried], hopeless
+        if hopeless:
+            self._record([], [self._given_up(arrival) for arrival in hopeless])
+            for arrival in hopeless:
+                self._source.done(arrival)
+        return [arrival for arrival in taken if arrival.path not in tried], len(hopeless)
 
     def _given_up(self, arrival: Arrival) -> Refusal:
         return Refusal(arrival.path, arrival.bytes, arrival.mtime_ns, "quarantined",
@@ -135,6 +177,9 @@ class Ingest:
         """(images added, seconds it took)."""
         begun = time.perf_counter()
         added = self._write(images, refusals)
+        self._log(refusals)
+        return added, time.perf_counter() - begun
+
+    def _log(self, refusals: List[Refusal]) -> None:
         for refusal in refusals:
             log.warning("FileRefused: %s: %s (%s)", refusal.path, refusal.reason, refusal.code)
-        return added, time.perf_counter() - begun

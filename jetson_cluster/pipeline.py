@@ -1,8 +1,9 @@
 """Files in, embeddings out, with decoding, the network and the caller's own work overlapping.
 
 In: batches of arrivals. Out: the same batches in the same order, each file an `Image` with its
-embedding (and its nearest centroids, where a GPU found them) or a `Refusal`. Decoding runs in a few threads; the network runs in one thread of its own,
-which also opened it, because a CUDA context belongs to one thread. Nothing is written here.
+embedding (and its nearest centroids, where a GPU found them) or a `Refusal`. Decoding runs in a few
+threads; the network runs in one thread of its own, which also opened it, because a CUDA context
+belongs to one thread. Nothing is written here.
 """
 
 import time
@@ -101,9 +102,9 @@ class Pipeline:
         return future.result()
 
     def identify(self, arrivals: Sequence[Arrival]) -> Outcome:
-        """The same for a batch without decoding and embedding: cold work, done in the caller's thread.
+        """The same without decoding and embedding, which heat, at once in the caller's thread.
 
-        Its images have no embedding.
+        The images have no embedding.
         """
         images, refused, begun = [], [], time.perf_counter()
         for arrival in arrivals:

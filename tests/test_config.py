@@ -44,7 +44,8 @@ def flat(mapping):
 def as_nested(loaded):
     """A Config as the mapping it could have been read from."""
     fields = dict(loaded._asdict(), inbox=dict(loaded.inbox._asdict()),
-                  queue=dict(loaded.queue._asdict()), tensorrt=dict(loaded.tensorrt._asdict()))
+                  queue=dict(loaded.queue._asdict()), tensorrt=dict(loaded.tensorrt._asdict()),
+                  heat=dict(loaded.heat._asdict()))
     del fields["path"]
     return fields
 
@@ -159,6 +160,21 @@ def test_a_number_is_taken_within_its_range_and_refused_outside_it(write, key):
         message = refusal(write(""), ["%s=%s" % (key, value)])
         assert "'%s' must be a %snumber" % (key, "whole " if whole else "") in message, value
         assert len(message) < 400
+
+
+@pytest.mark.parametrize("key, other", [
+    ("heat.warm_c", "heat.hot_c=120"), ("heat.hot_c", "heat.warm_c=20")])
+def test_a_temperature_is_one_that_silicon_can_live_with(write, key, other):
+    assert config.load(write(""), [key + "=66.5", other])
+    for value in ("19.9", "120.1", "cold", "true", ".nan"):
+        assert "'%s' must be a number from 20 to 120" % key in refusal(
+            write(""), ["%s=%s" % (key, value), other])
+
+
+@pytest.mark.parametrize("text", [
+    "{warm_c: 90}", "{hot_c: 80}", "{warm_c: 95, hot_c: 85}", "{warm_c: 70, hot_c: 70}"])
+def test_hot_must_be_above_warm(write, text):
+    assert "'heat.hot_c' is " in refusal(write("heat: " + text))
 
 
 @pytest.mark.parametrize("text", [

@@ -147,7 +147,8 @@ def test_an_image_that_is_gone_leaves_the_queue_and_returns_with_its_file(rover)
     rover.once()
     path.rename(rover.folder / "aside.png")
     rover.once()
-    assert rover.names() == ["b.png"] and rover.status()["images"] == {"queued": 1, "missing": 1}
+    assert rover.names() == ["b.png"]
+    assert rover.status()["images"] == {"queued": 1, "waiting": 0, "missing": 1}
     (rover.folder / "aside.png").rename(path)
     rover.once()
     assert sorted(rover.names()) == ["a.png", "b.png"]
@@ -310,7 +311,7 @@ def test_a_card_that_is_not_mounted_at_the_start_loses_no_image(rover):
     with pytest.raises(WorldError):
         rover.once()
     assert rover.names() == ["a.png"]
-    assert rover.status()["images"] == {"queued": 1, "missing": 0}
+    assert rover.status()["images"] == {"queued": 1, "waiting": 0, "missing": 0}
 
 
 def test_thousands_of_deleted_images_leave_the_queue_without_a_long_turn(rover):
@@ -338,7 +339,7 @@ def test_once_ends_with_a_true_queue_however_many_files_are_gone(rover):
     # Nothing settles and nothing is new: the turns that look for gone files are all there is to wait for.
     rover.once("queue.rows=4", "queue.interval_s=5")
     assert rover.names() == ["59.png"]
-    assert rover.status()["images"] == {"queued": 1, "missing": 59}
+    assert rover.status()["images"] == {"queued": 1, "waiting": 0, "missing": 59}
 
 
 def test_what_a_limit_refused_is_read_again_under_another_limit(rover):

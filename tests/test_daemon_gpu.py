@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 
+import fake_jetson
 import pytest
 from rover import Rover, drop, until
 
@@ -12,10 +13,6 @@ from jetson_cluster import daemon
 from jetson_cluster.daemon import GPU_REST_S
 from jetson_cluster.errors import GpuLost
 from jetson_cluster.gpu_losses import TOO_MANY, WITHIN_S
-
-sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "fakes"))
-
-import fake_jetson  # noqa: E402  (found through the line above)
 
 COLOURS = ["red", "green", "blue"]
 

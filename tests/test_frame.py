@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from jetson_cluster import frame
-from jetson_cluster.frame import CODES, Limits, Refused, load
+from jetson_cluster.frame import CODES, Limits, Refused, identify, load
 from jetson_cluster.walker import look
 
 WIDTH, HEIGHT = 32, 16
@@ -447,6 +447,60 @@ def test_identity_is_the_sha256_of_the_bytes(put):
     assert load(put(content, "another"), 8, 8).sha256 == result.sha256
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize("image_format, options", [
+    ("JPEG", {}), ("WEBP", {}), ("TIFF", {}), ("BMP", {}), ("PPM", {}), ("GIF", {}), ("PNG", {})])
+def test_the_header_alone_tells_what_decoding_would(image_format, options, orientation, put):
+    block = exif(orientation, "2026:11:22 06:40:00")
+    if image_format == "TIFF":
+        options = {"tiffinfo": {0x0112: orientation}}
+    elif image_format in ("JPEG", "WEBP"):
+        options = {"exif": b"Exif\0\0" + block}
+    path = put(saved(Image.fromarray(COLOURS), image_format, **options))
+    os.utime(path, (0, 1000000000))
+    assert identify(path) == load(path, 8, 8)[:5]
+
+
+def test_a_png_is_identified_without_decoding_and_its_exif_waits(put, monkeypatch):
+    content = saved(Image.fromarray(COLOURS), "PNG", exif=exif(6, "2026:11:22 06:40:00"))
+    path = put(content)
+    os.utime(path, (0, 1000000000))
+
+    def decode(*_arguments):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(Image.Image, "load", decode)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decode)
+    identity = identify(path)
+    assert identity == (hashlib.sha256(content).hexdigest(), len(content), WIDTH, HEIGHT,
+                        "2001-09-09T01:46:40Z")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "BMP", "GIF", "PPM"])
+def test_to_identify_a_file_decodes_no_pixel(kind, put):
+    """A file whose pixels are all cut off is still known for what its header says."""
+    content = SAMPLES[kind]
+    cut = put(content[:len(content) // 2])
+    try:
+        assert identify(cut)[2:4] == load(put(content, "whole"), 8, 8)[2:4]
+    except Refused:
+        assert kind == "WEBP"  # its reader wants the whole file
+
+
+def test_to_identify_a_file_refuses_what_its_header_shows(put):
+    picture_file = saved(Image.fromarray(COLOURS), "PNG")
+    seen = look(put(picture_file))
+    for content, limits, expected, code in (
+            (b"", Limits(), None, "empty"), (b"no picture", Limits(), None, "not_an_image"),
+            (picture_file, Limits(max_bytes=9), None, "too_many_bytes"),
+            (picture_file, Limits(max_pixels=9), None, "too_many_pixels"),
+            (picture_file[:20], Limits(), None, "damaged"),
+            (picture_file, Limits(), seen._replace(mtime_ns=1), "changed")):
+        with pytest.raises(Refused) as caught:
+            identify(put(content), limits, expected)
+        assert caught.value.code == code
+
+
 # ---- files that are no images ----------------------------------------------------------------
 
 
@@ -586,14 +640,25 @@ SAMPLES = {
 }
 
 
-def frame_or_refusal(path):
-    """Loads; True for a frame, False for a refusal that reads well. Anything else is a failure."""
+def refusal_of_call(call, *arguments):
+    """(what it gives, None), or (None, a refusal that reads well). Anything else is a failure."""
     try:
-        result = load(path, 24, 24, Limits(max_pixels=1000000))
+        return call(*arguments), None
     except Refused as refused:
         assert refused.code in CODES
         assert refused.reason.isprintable() and 0 < len(refused.reason) < 300
+        return None, refused
+
+
+def frame_or_refusal(path):
+    """Loads; True for a frame, False for a refusal. The header alone must not be judged harder."""
+    limits = Limits(max_pixels=1000000)
+    identity, unknown = refusal_of_call(identify, path, limits)
+    result, refused = refusal_of_call(load, path, 24, 24, limits)
+    if refused:
         return False
+    assert not unknown, unknown
+    assert identity[:4] == result[:4]
     assert result.pixels.shape == (24, 24, 3)
     return True
 

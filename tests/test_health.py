@@ -86,7 +86,9 @@ STATUS = {
     "embedder": "onnxruntime", "space": "tiny/pooled@0",
     "gpu": {"given_up": False, "lost_of_late": 0},
     "codebook": {"path": "/c", "error": "", "clusters": 3}, "policy": {"path": "/p", "error": ""},
-    "images": {"queued": 1, "missing": 0}, "queued_bytes": 5, "files_refused": 1,
+    "images": {"queued": 1, "waiting": 2, "missing": 0}, "queued_bytes": 5, "files_refused": 1,
+    "heat": {"level": "warm", "hottest_c": 82.5, "zones": {"CPU-therm": 82.5}},
+    "power_mw": {"POM_5V_IN": 5120}, "gpu_load": 0.5,
     "inbox": {"path": "/i", "available": True, "watched": True, "ready": 0, "settling": 0},
     "placing_anew": {"done": 0, "total": 0}, "images_per_s": 0, "ms_per_image": {"decode": 1.5},
     "disk": {"free_bytes": 1, "total_bytes": 2}, "last_error": {"at": "", "what": ""},
@@ -124,7 +126,9 @@ def test_a_status_that_is_not_there_or_damaged_is_named(tmp_path, content):
 
 @pytest.mark.parametrize("change, told", [
     (None, "the whole"), ([], "the whole"), ({"images": None}, "'images'"),
-    ({"images": {"queued": 1}}, "'images.missing'"), ({"codebook": "none"}, "'codebook'"),
+    ({"images": {"queued": 1, "missing": 0}}, "'images.waiting'"),
+    ({"heat": {"level": "hot", "hottest_c": "91", "zones": {}}}, "'heat.hottest_c'"),
+    ({"gpu_load": []}, "'gpu_load'"), ({"codebook": "none"}, "'codebook'"),
     ({"queued_bytes": "5"}, "'queued_bytes'"), ({"ms_per_image": {"x": "1"}}, "'ms_per_image.x'"),
     ({"last_error": "text"}, "'last_error'"), ({"refusals": {}}, "'refusals'"),
     ({"refusals": [{"path": "/x"}]}, "'refusals.0.code'"), ({"inbox": [1]}, "'inbox'")])

@@ -138,6 +138,10 @@ def open_engine(trt, logger, model: Model, max_batch: int, device: Device,
         if opened is not None:
             log.info("EngineLoaded: %s, built at %s", path, found.certificate.built_at)
             return opened
+        if "out of memory" in logger.last_errors().lower():
+            # The plan is whole: building another would want far more memory than loading this one.
+            raise WorldError("engine %s: no memory to load it (%s); end what else uses the GPU, or "
+                             "set a smaller batch" % (path, logger.last_errors()))
         found = Found(DAMAGED, "TensorRT cannot load it: %s" % logger.last_errors(),
                       found.certificate, b"")
     opened = _load(trt, logger, build(trt, logger, model, max_batch, device, options, found))
@@ -216,7 +220,7 @@ def read_certificate(path: str) -> Certificate:
     except (ValueError, RecursionError):
         raise ValueError("is not JSON")
     if not isinstance(content, dict):
-        raise ValueError("is not a certificate")
+        raise ValueError("is no mapping")
     kinds = typing.get_type_hints(Certificate)
     given = {name: content[name] for name in Certificate._fields if name in content}
     for name, value in given.items():

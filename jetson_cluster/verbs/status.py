@@ -4,9 +4,11 @@ import argparse
 import calendar
 import json
 import time
+from typing import Optional
 
 from jetson_cluster.errors import UserError, WorldError
 from jetson_cluster.health import read_status
+from jetson_cluster.heat import describe as in_words
 from jetson_cluster.lock import is_held
 from jetson_cluster.verbs import add_config_arguments, config_of, printable
 from jetson_cluster.verbs.queue import in_units
@@ -81,9 +83,18 @@ def inbox_trouble(status: dict) -> str:
     return ""
 
 
+def power_and_load(power_mw: dict, gpu_load: Optional[float]) -> str:
+    """What the computer draws, rail by rail, and how busy its GPU is."""
+    rails = ", ".join("%.2f W %s" % (milliwatts / 1000.0, rail)
+                      for rail, milliwatts in sorted(power_mw.items()))
+    return "%s; %s" % (rails or "not measured here", "GPU load not known" if gpu_load is None
+                       else "GPU busy %d %% of the time" % round(100 * gpu_load))
+
+
 def describe(status: dict) -> str:
     """The status in lines for people."""
     inbox, codebook, placing = status["inbox"], status["codebook"], status["placing_anew"]
+    heat = status["heat"]
     lines = [
         ("daemon", "%s, as of %s (version %s)" % (
             "running, process %d" % status["process"] if status["running"] else "not running",
@@ -94,9 +105,12 @@ def describe(status: dict) -> str:
             else "")),
         ("clusters", "%d from %s" % (codebook["clusters"], codebook["path"])
          if codebook["clusters"] else "none yet; waiting for %s" % codebook["path"]),
-        ("images", "%d queued (%s), %d missing" % (
+        ("images", "%d queued (%s), %d waiting to be embedded, %d missing" % (
             status["images"]["queued"], in_units(status["queued_bytes"]),
-            status["images"]["missing"])),
+            status["images"]["waiting"], status["images"]["missing"])),
+        ("heat", "%s: %s" % (heat["level"], in_words(
+            heat["level"], heat["zones"], status["images"]["waiting"]))),
+        ("power", power_and_load(status["power_mw"], status["gpu_load"])),
         ("inbox", "%s: %d ready, %d settling%s" % (
             inbox["path"], inbox["ready"], inbox["settling"], inbox_trouble(status))),
         ("speed", "%.2f images/s over the last minute; ms an image: %s" % (

@@ -1,4 +1,4 @@
-"""Building a plan with each TensorRT, 8.2 to 11, over the stand-in, which notes what it is asked."""
+"""Building a plan with each TensorRT, 8.2 to 11, over the stand-in, which notes what is asked."""
 
 import signal
 import sys

@@ -223,7 +223,7 @@ def take_the_certificate_away(rover):
     (truncate, "its bytes are not those"), (flip_a_bit, "its bytes are not those"),
     (empty, "its bytes are not those"), (garble_the_certificate, "certificate is not JSON"),
     (make_the_certificate_binary, "certificate is not JSON"),
-    (make_the_certificate_a_list, "is not a certificate"),
+    (make_the_certificate_a_list, "certificate is no mapping"),
     (shorten_the_certificate, "certificate lacks 'gpu'"),
     (give_the_certificate_nonsense, "has a 'max_batch' that makes no sense"),
     (take_the_certificate_away, "certificate cannot be read")])
@@ -258,6 +258,17 @@ def test_a_plan_that_tensorrt_does_not_load_is_set_aside_and_built_again_once(ro
     assert rover.start() == 1
     assert "TensorRT cannot load it: " in caplog.text and "a kernel is missing" in caplog.text
     assert os.path.exists(engine.damaged_path(str(rover.plan)))
+    rover.faults = ()
+    assert rover.start() == 0
+
+
+def test_a_plan_that_finds_no_memory_is_whole_and_stays_where_it_is(rover):
+    rover.start()
+    whole = rover.plan.read_bytes()
+    rover.faults = ["defaultAllocator: Cuda Runtime (Out of memory)"]
+    with pytest.raises(WorldError, match="no memory to load it.*smaller batch"):
+        rover.start()
+    assert rover.builds == [] and rover.plan.read_bytes() == whole
     rover.faults = ()
     assert rover.start() == 0
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from jetson_cluster.catalog import Catalog
-from jetson_cluster.records import MISSING, QUEUED
+from jetson_cluster.records import MISSING, QUEUED, WAITING
 
 TESTS = pathlib.Path(__file__).resolve().parents[1]
 
@@ -96,7 +96,7 @@ def test_a_batch_that_fails_at_any_statement_changes_nothing(catalog, table, eve
     assert (catalog.counts, catalog.queued_bytes) == counts
     catalog._db.execute("DROP TRIGGER fails")
     assert len(record(catalog, batch, [refusal("/inbox/b.png")])) == 3
-    assert catalog.counts == {QUEUED: 3, MISSING: 2, "refused": 1}
+    assert catalog.counts == {QUEUED: 3, WAITING: 0, MISSING: 2, "refused": 1}
     assert_counts_hold(catalog)
 
 
@@ -188,6 +188,7 @@ class History(RuleBasedStateMachine):
         self.disk = {}  # path: content, as the inbox is now
         self.seen = {}  # path: content, as last catalogued
         self.states = {}  # content: state
+        self.embedded = set()  # of the contents
         self.refused = set()
 
     def teardown(self):
@@ -198,23 +199,35 @@ class History(RuleBasedStateMachine):
         """What was catalogued at `path` is there no more."""
         self.refused.discard(path)
         before = self.seen.pop(path, None)
-        if before not in (None, content) and self.states[before] == QUEUED:
-            # It stays queued by any other path that holds it.
-            self.states[before] = QUEUED if before in self.seen.values() else MISSING
+        if before not in (None, content) and self.states[before] != MISSING:
+            # It stays as it is by any other path that holds it.
+            self.states[before] = self._when(before, before in self.seen.values())
 
-    def _comes(self, path, content):
+    def _comes(self, path, content, embedded=True):
         self._leaves(path, content)
         self.disk[path] = self.seen[path] = content
-        self.states[content] = QUEUED
+        if embedded:
+            self.embedded.add(content)
+        self.states[content] = self._when(content, there=True)
+
+    def _when(self, content, there):
+        return MISSING if not there else QUEUED if content in self.embedded else WAITING
 
     @rule(batch=st.dictionaries(SLOTS, CONTENTS, min_size=1, max_size=4))
     def images_arrive(self, batch):
         images = [image(path, content) for path, content in batch.items()]
-        new = sorted(set(batch.values()) - set(self.states))
+        new = sorted(set(batch.values()) - self.embedded)
         added = record(self.catalog, images)
         assert sorted(batch[images[row].arrival.path] for _, row in added) == new
         for path, content in batch.items():
             self._comes(path, content)
+
+    @rule(batch=st.dictionaries(SLOTS, CONTENTS, min_size=1, max_size=4))
+    def images_arrive_in_the_heat(self, batch):
+        images = [image(path, content) for path, content in batch.items()]
+        self.catalog.record([held._replace(embedding=None) for held in images], None, [])
+        for path, content in batch.items():
+            self._comes(path, content, embedded=False)
 
     @rule(path=SLOTS)
     def a_bad_file_arrives(self, path):
@@ -240,13 +253,13 @@ class History(RuleBasedStateMachine):
     def its_absence_is_noticed(self, data):
         content = data.draw(st.sampled_from(sorted(self.states)))
         paths = [path for path, held in self.seen.items() if held == content]
-        if self.states[content] != QUEUED:
+        if self.states[content] == MISSING:
             return
         there = any(path in self.disk for path in paths)
         number = self.catalog.images_at(paths)[paths[0]]
         missing = self.catalog.mark_missing([number], exists=lambda path: path in self.disk)
         assert missing == ([] if there else [number])
-        self.states[content] = QUEUED if there else MISSING
+        self.states[content] = self._when(content, there)
 
     @precondition(lambda self: self.seen)
     @rule(data=st.data())
@@ -255,7 +268,7 @@ class History(RuleBasedStateMachine):
         content = self.seen[path]
         assert self.catalog.known([arrival(path, content)]) == {path}
         self.disk[path] = content
-        self.states[content] = QUEUED
+        self.states[content] = self._when(content, there=True)
 
     @rule(path=SLOTS, content=st.integers(7, 9))
     def other_content_is_not_known(self, path, content):
@@ -271,8 +284,9 @@ class History(RuleBasedStateMachine):
         assert_counts_hold(self.catalog)
         states = list(self.states.values())
         assert self.catalog.counts == {
-            QUEUED: states.count(QUEUED), MISSING: states.count(MISSING),
-            "refused": len(self.refused)}
+            QUEUED: states.count(QUEUED), WAITING: states.count(WAITING),
+            MISSING: states.count(MISSING), "refused": len(self.refused)}
+        assert len(self.catalog.waiting(0, 100)) == states.count(WAITING)
         numbers = self.catalog.images_at(PATHS)
         assert set(numbers) == set(self.seen)
         rows = self.catalog.rows(sorted(set(numbers.values())))
@@ -281,7 +295,7 @@ class History(RuleBasedStateMachine):
             assert row.sha256 == image(path, content).sha256
             assert row.state == self.states[content]
         for row in rows.values():
-            if row.state == QUEUED:
+            if row.state != MISSING:
                 # Whoever sends this file now must send what the queue promised, or find it gone.
                 held = self.disk.get(row.path)
                 assert held is None or image(row.path, held).sha256 == row.sha256

@@ -1,0 +1,493 @@
+"""A rover that gets warm and hot: it works less, then not at all, knows every image, loses none.
+
+The daemon is driven turn by turn, with a clock that is passed in and a folder that stands for /sys.
+"""
+
+import csv
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jetson_cluster import config, daemon, frame
+from jetson_cluster.errors import WorldError
+from jetson_cluster.verbs.status import describe
+from jetson_cluster.walker import look
+
+TURN_S = 0.1
+BATCH = 8  # of the tiny network's recipe
+
+
+class Rover:
+    """Folders, settings, a clock and temperatures; `with rover.daemon() as opened` drives it."""
+
+    def __init__(self, folder, model):
+        self.folder, self.inbox, self.state = folder, folder / "inbox", folder / "state"
+        self.sys, self.now, self.opened, self.begun = folder / "sys", 5000.0, None, []
+        self.inbox.mkdir()
+        (folder / "config.yaml").write_text(
+            "state_dir: state\nmodel: {}\ncodebook: codebook.npz\npolicy: policy.yaml\n"
+            "embedder: onnxruntime\nthreads: 1\n"
+            "inbox: {{path: inbox, settle_s: 0.05, rescan_s: 0.3}}\n"
+            "queue: {{rows: 1000, interval_s: 0.1}}\n".format(model))
+        self.temperature(30)
+
+    def temperature(self, gpu_c):
+        zone = self.sys / "class" / "thermal" / "thermal_zone1"
+        zone.mkdir(parents=True, exist_ok=True)
+        (zone / "type").write_text("GPU-therm\n")
+        (zone / "temp").write_text("%d\n" % (1000 * gpu_c))
+
+    def drop(self, *names):
+        """Pictures, each of its own content, which its name decides."""
+        for name in names:
+            noise = np.random.RandomState(sum(map(ord, name)) * 31 + len(name)).randint(
+                0, 256, (8, 8, 3))
+            noise[0, 0] = [int(number) for number in os.fsencode(name)[:3].ljust(3)]
+            part = self.inbox / (name + ".part")
+            Image.fromarray(noise.astype(np.uint8)).save(str(part), "PNG")
+            part.rename(self.inbox / name)
+
+    def seen(self, *names):
+        """The files as the inbox sees them."""
+        return [look(str(self.inbox / name)) for name in names]
+
+    def daemon(self, **more):
+        """The daemon; (time, degrees, names) of every batch that it begins to embed is noted."""
+        opened = daemon.Daemon(config.load(str(self.folder / "config.yaml")), environment=more,
+                               monotonic=lambda: self.now, sysfs=str(self.sys))
+        submit = opened._pipeline.submit
+
+        def noting(arrivals):
+            self.begun.append((self.now, opened._heat.zones.get("GPU-therm"),
+                               [os.path.basename(arrival.path) for arrival in arrivals]))
+            submit(arrivals)
+
+        opened._pipeline.submit = noting
+        self.opened = opened
+        return opened
+
+    def turn(self, turns=1):
+        for _ in range(turns):
+            self.opened.step()
+            self.now += TURN_S
+
+    def until(self, true, most=2000):
+        for _ in range(most):
+            if true():
+                return
+            self.turn()
+        raise AssertionError("did not come true in %d turns" % most)
+
+    def counts(self):
+        """(queued, waiting, missing)"""
+        counts = self.opened._catalog.counts
+        return counts["queued"], counts["waiting"], counts["missing"]
+
+    def embedded(self):
+        """Every name whose embedding was begun, in order."""
+        return [name for _, _, names in self.begun for name in names]
+
+    def names(self):
+        with open(str(self.state / "queue.csv"), encoding="utf-8", newline="") as stream:
+            return sorted(os.path.basename(row["path"]) for row in csv.DictReader(stream))
+
+    def status(self):
+        return json.loads((self.state / "status.json").read_text())
+
+
+@pytest.fixture
+def rover(tmp_path, tiny):
+    return Rover(tmp_path, tiny)
+
+
+def some(letter, count):
+    return ["%s%03d.png" % (letter, number) for number in range(count)]
+
+
+def test_images_that_come_in_the_heat_are_known_and_counted_and_not_decoded(rover, monkeypatch):
+    def decoded(*_arguments):
+        raise AssertionError("decoded in the heat")
+
+    monkeypatch.setattr(frame, "load", decoded)
+    rover.temperature(92)
+    rover.drop(*some("a", 20))
+    with rover.daemon():
+        rover.until(lambda: rover.counts() == (0, 20, 0))
+        rover.until(lambda: (rover.state / "status.json").exists()
+                    and rover.status()["images"]["waiting"] == 20)
+        assert rover.opened._inbox.drained and rover.opened.network_s == 0 and not rover.begun
+    status = rover.status()
+    assert status["heat"] == {"level": "hot", "hottest_c": 92.0, "zones": {"GPU-therm": 92.0}}
+    assert status["images"] == {"queued": 0, "waiting": 20, "missing": 0}
+    assert rover.names() == []
+
+
+def test_when_it_has_cooled_all_that_waited_is_embedded_once(rover):
+    rover.temperature(92)
+    rover.drop(*some("a", 20))
+    with rover.daemon():
+        rover.until(lambda: rover.counts() == (0, 20, 0))
+        rover.temperature(84)  # cooler, but not cool enough
+        rover.turn(100)
+        assert not rover.begun
+        rover.temperature(40)
+        rover.until(lambda: rover.counts() == (20, 0, 0))
+        rover.until(lambda: rover.opened.settled)
+    assert sorted(rover.embedded()) == rover.names() == some("a", 20)
+
+
+def test_what_waits_survives_a_restart_in_the_heat_and_one_after_it(rover):
+    rover.temperature(92)
+    rover.drop(*some("a", 20))
+    with rover.daemon():
+        rover.until(lambda: rover.counts() == (0, 20, 0))
+    with rover.daemon():
+        rover.drop("late.png")
+        rover.until(lambda: rover.counts() == (0, 21, 0))
+        assert not rover.begun
+    rover.temperature(30)
+    with rover.daemon():
+        rover.until(lambda: rover.opened.settled)
+    assert rover.names() == some("a", 20) + ["late.png"]
+    assert len(rover.embedded()) == 21
+
+
+def test_after_the_heat_those_that_waited_longest_come_first_and_new_ones_in_turns(rover):
+    rover.temperature(92)
+    rover.drop(*some("a", 60))
+    with rover.daemon():
+        rover.until(lambda: rover.counts() == (0, 60, 0))
+        rover.temperature(30)
+        rover.until(lambda: rover.begun)
+        rover.drop(*some("n", 12))
+        rover.until(lambda: rover.counts() == (72, 0, 0))
+    batches = [names for _, _, names in rover.begun]
+    waited = [name for name in rover.embedded() if name.startswith("a")]
+    new_at = [number for number, names in enumerate(batches) if names[0].startswith("n")]
+    assert all(len({name[0] for name in names}) == 1 for names in batches)
+    # Within what was identified in one batch the order is that of the files' times.
+    assert [name[:3] for name in waited[::BATCH]] == sorted(name[:3] for name in waited[::BATCH])
+    assert new_at and new_at[-1] <= 8, "the new ones had to wait for all that waited: %s" % batches
+
+
+def test_a_waiting_file_that_vanishes_is_missing_and_waits_again_when_it_is_back(rover):
+    rover.temperature(92)
+    rover.drop("a.png", "b.png")
+    with rover.daemon():
+        rover.until(lambda: rover.counts() == (0, 2, 0))
+        (rover.inbox / "a.png").rename(rover.folder / "a.png")
+        rover.temperature(30)
+        rover.until(lambda: rover.counts() == (1, 0, 1))
+        (rover.folder / "a.png").rename(rover.inbox / "a.png")
+        rover.until(lambda: rover.counts() == (2, 0, 0))
+    assert rover.names() == ["a.png", "b.png"]
+
+
+def test_a_waiting_file_that_is_rewritten_is_taken_for_what_it_is_now(rover):
+    rover.temperature(92)
+    rover.drop("a.png")
+    with rover.daemon():
+        rover.until(lambda: rover.counts() == (0, 1, 0))
+        Image.new("RGB", (9, 9)).save(str(rover.inbox / "a.png"))
+        rover.until(lambda: rover.counts() == (0, 1, 1))
+        rover.temperature(30)
+        rover.until(lambda: rover.counts() == (1, 0, 1))
+
+
+def test_an_inbox_that_is_taken_away_loses_nothing_that_waits(rover):
+    rover.temperature(92)
+    rover.drop(*some("a", 5))
+    with rover.daemon():
+        rover.until(lambda: rover.counts() == (0, 5, 0))
+        rover.inbox.rename(rover.folder / "away")
+        rover.temperature(30)
+        rover.turn(100)
+        assert rover.counts() == (0, 5, 0) and not rover.begun
+        (rover.folder / "away").rename(rover.inbox)
+        rover.until(lambda: rover.counts() == (5, 0, 0))
+
+
+def test_one_content_in_two_files_waits_once_and_is_embedded_once(rover):
+    rover.temperature(92)
+    rover.drop("a.png")
+    (rover.inbox / "b.png").write_bytes((rover.inbox / "a.png").read_bytes())
+    with rover.daemon():
+        rover.until(lambda: rover.opened._inbox.drained)
+        assert rover.counts() == (0, 1, 0)
+        rover.temperature(30)
+        rover.until(lambda: rover.opened.settled)
+    assert len(rover.names()) == len(rover.embedded()) == 1
+
+
+def test_bad_files_are_refused_in_the_heat_as_far_as_their_header_shows(rover):
+    rover.temperature(92)
+    rover.drop("good.png")
+    content = (rover.inbox / "good.png").read_bytes()
+    (rover.inbox / "cut.png").write_bytes(content[:-30])
+    (rover.inbox / "empty.png").write_bytes(b"")
+    (rover.inbox / "text.png").write_text("no picture")
+    with rover.daemon():
+        rover.until(lambda: rover.counts()[1] == 2 and rover.opened._inbox.drained)
+        codes = {refusal.code for refusal in rover.opened._catalog.refusals(9)}
+        assert codes == {"empty", "not_an_image"}
+        rover.temperature(30)
+        rover.until(lambda: rover.opened.settled)
+        codes = {refusal.code for refusal in rover.opened._catalog.refusals(9)}
+        assert codes == {"empty", "not_an_image", "damaged"}
+        assert rover.counts() == (1, 0, 0)
+
+
+KILLER = """
+import os, sys
+from jetson_cluster import config, daemon, frame
+load = frame.load
+def deadly(path, *rest):
+    if "killer" in path: os._exit(139)
+    return load(path, *rest)
+frame.load = deadly
+with daemon.Daemon(config.load(sys.argv[1]), environment={}, sysfs=sys.argv[2]) as opened:
+    while not opened.settled:
+        opened.step()
+        opened.wake.wait(0.02)
+    opened.drain()
+"""
+
+
+def test_a_waiting_file_that_crashes_the_decoder_is_given_up_after_three_times(rover):
+    rover.temperature(92)
+    rover.drop("killer.png", "innocent.png")
+    with rover.daemon():
+        rover.until(lambda: rover.counts() == (0, 2, 0))
+    rover.temperature(30)
+    codes = [subprocess.call([sys.executable, "-c", KILLER, str(rover.folder / "config.yaml"),
+                              str(rover.sys)]) for _ in range(4)]
+    assert codes == [139, 139, 139, 0]
+    assert rover.names() == ["innocent.png"]
+    assert rover.status()["images"] == {"queued": 1, "waiting": 0, "missing": 0}
+    assert [refusal["code"] for refusal in rover.status()["refusals"]] == ["quarantined"]
+
+
+def test_a_suspect_stays_for_cooler_times_and_is_not_read_in_the_heat(rover):
+    rover.drop("killer.png")
+    command = [sys.executable, "-c", KILLER, str(rover.folder / "config.yaml"), str(rover.sys)]
+    assert subprocess.call(command) == 139
+    rover.temperature(92)
+    rover.drop("a.png")
+    with rover.daemon():
+        rover.until(lambda: rover.counts() == (0, 1, 0))
+        rover.turn(50)
+        assert rover.counts() == (0, 1, 0) and not rover.begun
+        rover.temperature(30)
+        rover.until(lambda: rover.opened.settled)
+    assert rover.embedded() == ["a.png", "killer.png"]  # here it reads; alone, after the others
+
+
+def test_a_header_that_ends_the_program_in_the_heat_does_so_once(rover):
+    script = KILLER.replace("frame.load", "frame.identify").replace("not opened.settled", "True")
+    rover.temperature(92)
+    rover.drop("killer.png")
+    assert subprocess.call([sys.executable, "-c", script, str(rover.folder / "config.yaml"),
+                            str(rover.sys)]) == 139
+    rover.drop("a.png")
+    with rover.daemon() as opened:
+        killer = opened._catalog.attempts(rover.seen("killer.png"))
+        assert list(killer.values()) == [3]  # noted before it was looked at
+        rover.until(lambda: rover.counts() == (0, 1, 0))
+        rover.turn(20)
+        assert rover.counts() == (0, 1, 0)
+
+
+def test_warm_means_smaller_batches_and_rests_between_them(rover):
+    rover.temperature(82)
+    rover.drop(*some("a", 20))
+    with rover.daemon():
+        rover.until(lambda: rover.counts() == (20, 0, 0))
+        until_next = rover.opened.next_due_s()
+    sizes = [len(names) for _, _, names in rover.begun]
+    starts = [at for at, _, _ in rover.begun]
+    assert sizes == [4] * 5
+    assert all(later - earlier >= 0.5 for earlier, later in zip(starts, starts[1:]))
+    assert until_next > 0
+
+
+def test_a_rest_is_waited_for_and_not_spun_through(rover):
+    rover.temperature(82)
+    rover.drop(*some("a", 20))
+    with rover.daemon() as opened:
+        rover.until(lambda: rover.begun)
+        while not opened.step().idle:
+            pass
+        assert opened._inbox.backlog and 0 < opened._ingest.rest_s <= 0.5
+        rover.now += 0.35  # the queue file has no more to do by now
+        opened.step()
+        assert 0 < opened.next_due_s() <= opened._ingest.rest_s
+
+
+def test_getting_hot_ends_what_is_begun_and_begins_nothing(rover):
+    rover.drop(*some("a", 60))
+    with rover.daemon():
+        rover.until(lambda: len(rover.begun) >= 3)
+        rover.temperature(95)
+        rover.now += 2.0
+        rover.turn()
+        begun = len(rover.begun)
+        rover.until(lambda: rover.opened._inbox.drained)
+        assert len(rover.begun) == begun and len(rover.opened._pipeline) == 0
+        assert rover.counts() == (len(rover.embedded()), 60 - len(rover.embedded()), 0)
+
+
+def test_without_sensors_work_goes_on_and_the_status_says_so(rover):
+    (rover.sys / "class/thermal/thermal_zone1/temp").write_text("0\n")
+    rover.drop("a.png")
+    with rover.daemon():
+        rover.until(lambda: rover.opened.settled)
+        rover.opened.drain()
+    assert rover.status()["heat"] == {"level": "unknown", "hottest_c": None, "zones": {}}
+    assert rover.status()["power_mw"] == {} and rover.status()["gpu_load"] is None
+    assert "unknown: no temperature sensor can be read" in describe(rover.status())
+    assert rover.names() == ["a.png"]
+
+
+def test_power_and_load_stand_in_the_status(rover):
+    rails = rover.sys / "bus/i2c/drivers/ina3221x/6-0040/iio:device0"
+    rails.mkdir(parents=True)
+    (rails / "rail_name_0").write_text("POM_5V_IN\n")
+    (rails / "in_power0_input").write_text("5120\n")
+    (rover.sys / "devices/gpu.0").mkdir(parents=True)
+    (rover.sys / "devices/gpu.0/load").write_text("437\n")
+    with rover.daemon():
+        rover.turn()
+        rover.opened.drain()
+    assert rover.status()["power_mw"] == {"POM_5V_IN": 5120}
+    assert rover.status()["gpu_load"] == 0.437
+    assert "5.12 W POM_5V_IN; GPU busy 44 % of the time" in describe(rover.status())
+
+
+def test_the_operator_reads_how_hot_it_is_and_how_many_wait(rover):
+    rover.temperature(92)
+    rover.drop(*some("a", 3))
+    with rover.daemon():
+        rover.until(lambda: rover.counts() == (0, 3, 0))
+        rover.temperature(88)
+        rover.now += 5
+        rover.turn(60)
+        rover.opened.drain()
+    text = describe(rover.status())
+    assert "hot: 88.0 C in GPU-therm; embedding stopped, 3 images wait" in text
+    assert "0 queued (0 B), 3 waiting to be embedded, 0 missing" in text
+
+
+@pytest.mark.parametrize("degrees, words", [
+    (30, b"STATUS=0 queued, 0 refused, 0 waiting in the inbox\x00"),
+    (82, b"inbox; warm: 82.0 C in GPU-therm; smaller batches, pauses between them\x00"),
+    (92, b"inbox; hot: 92.0 C in GPU-therm; embedding stopped\x00")])
+def test_systemd_hears_of_the_heat(rover, degrees, words):
+    address = str(rover.folder / "notify")
+    rover.temperature(degrees)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.bind(address)
+        ear.settimeout(5)
+        with rover.daemon(NOTIFY_SOCKET=address):
+            rover.turn(2)
+            heard = b""
+            while b"WATCHDOG" not in heard:
+                heard += ear.recv(4096) + b"\0"
+    assert words in heard
+
+
+# ---- `once` --------------------------------------------------------------------------------------
+
+class Clock:
+    """Stands for the daemon's `wake`: to wait moves the passed-in clock and changes the weather."""
+
+    def __init__(self, rover, weather=lambda now: None):
+        self.rover, self.weather = rover, weather
+
+    def clear(self):
+        """Nothing wakes the loop but time."""
+
+    def wait(self, seconds):
+        assert seconds > 0 or self.rover.opened._publisher.stale
+        self.rover.now += max(seconds, 0.01)
+        self.weather(self.rover.now)
+
+
+def test_once_waits_until_it_has_cooled(rover, caplog):
+    rover.temperature(92)
+    rover.drop(*some("a", 20))
+    began = rover.now
+    with rover.daemon() as opened:
+        opened.wake = Clock(rover, lambda now: now > began + 300 and rover.temperature(40))
+        daemon.once(opened, threading.Event())
+    assert rover.names() == some("a", 20)
+    said = [record.getMessage() for record in caplog.records if "StillHot" in record.getMessage()]
+    assert 4 <= len(said) <= 5  # once a minute
+    assert said[0] == "StillHot: hot: 92.0 C in GPU-therm; embedding stopped, 20 images wait"
+
+
+def test_once_gives_up_after_ten_minutes_of_heat_and_loses_nothing(rover, caplog):
+    rover.temperature(92)
+    rover.drop(*some("a", 20))
+    began = rover.now
+    with rover.daemon() as opened:
+        opened.wake = Clock(rover)
+        with pytest.raises(WorldError) as error:
+            daemon.once(opened, threading.Event())
+    assert "too hot for 10 minutes" in str(error.value) and "20 images wait" in str(error.value)
+    assert "\n" not in str(error.value) and 600 <= rover.now - began < 620
+    assert rover.status()["images"]["waiting"] == 20
+    rover.temperature(30)
+    with rover.daemon() as opened:
+        daemon.once(opened, threading.Event())
+    assert rover.names() == some("a", 20)
+
+
+def test_once_that_is_stopped_in_the_heat_ends_at_once(rover):
+    rover.temperature(92)
+    rover.drop("a.png")
+    stop = threading.Event()
+    with rover.daemon() as opened:
+        began = rover.now
+        opened.wake = Clock(rover, lambda now: now > began + 5 and stop.set())
+        daemon.once(opened, stop)
+    assert rover.status()["images"]["waiting"] == 1 and not rover.begun
+
+
+# ---- all of it together --------------------------------------------------------------------------
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_the_weather_no_batch_begins_in_the_heat_and_no_image_is_lost(rover, seed):
+    chance = random.Random(seed)
+    dropped, restarts, opened = [], 0, rover.daemon()
+    try:
+        for _ in range(60):
+            event = chance.choice(["drop", "drop", "heat", "heat", "time", "time", "restart"])
+            if event == "drop":
+                names = ["%c%03d.png" % (97 + seed, len(dropped) + number)
+                         for number in range(chance.randint(1, 12))]
+                rover.drop(*names)
+                dropped += names
+            elif event == "heat":
+                rover.temperature(chance.choice([-60, 30, 76, 79, 82, 85, 91, 96]))
+                rover.now += 2.0
+            elif event == "restart":
+                opened.close()
+                restarts, opened = restarts + 1, rover.daemon()
+            rover.turn(chance.randint(1, 12))
+            assert sum(rover.counts()) <= len(dropped)
+        rover.temperature(20)
+        rover.until(lambda: rover.counts() == (len(dropped), 0, 0) and rover.opened.settled)
+    finally:
+        opened.close()
+    assert rover.names() == sorted(dropped)
+    assert all(degrees < 90 for _, degrees, _ in rover.begun)
+    again = len(rover.embedded()) - len(dropped)
+    assert 0 <= again <= 2 * BATCH * restarts  # what a restart dropped from the pipeline, no more
