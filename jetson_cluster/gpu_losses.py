@@ -12,6 +12,7 @@ from jetson_cluster.files import write_atomically
 
 log = logging.getLogger(__name__)
 
+FILE_NAME = "gpu-losses.json"  # in state_dir
 TOO_MANY = 3
 WITHIN_S = 600.0
 

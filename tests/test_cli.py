@@ -210,7 +210,7 @@ def test_a_reader_that_stops_reading_causes_no_complaint(rover):
 def test_help_lists_every_verb_and_works_without_any_config():
     code, out, _ = call("--help")
     assert code == 0
-    for verb in ("run", "once", "queue", "status", "export", "fit"):
+    for verb in ("run", "once", "queue", "status", "build", "doctor", "export", "fit"):
         assert verb in out
     assert call("queue", "--help")[0] == 0
 

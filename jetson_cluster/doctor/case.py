@@ -171,7 +171,7 @@ class Case:
     def gpu_losses(self) -> List[float]:
         """When the GPU was lost of late, in seconds since boot."""
         losses = gpu_losses.GpuLosses(
-            os.path.join(self.config.state_dir, "gpu-losses.json"),
+            os.path.join(self.config.state_dir, gpu_losses.FILE_NAME),
             self.machine.text("/proc/sys/kernel/random/boot_id") or "",
             lambda: self.machine.since_boot_s)
         return self._once("losses", losses.recent)
