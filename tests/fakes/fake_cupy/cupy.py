@@ -1,8 +1,8 @@
 """A stand-in for CuPy, computing in numpy: only what tools/gpu/peer.py asks, and strictly.
 
-Arrays of the device and of the host do not mix; what lies between two events can be asked for once both
-were recorded, one after the other, and the device was waited for. That CuPy has these names was looked up
-in 14.2.0.
+Arrays of the device and of the host do not mix; what lies between two events can be asked for once
+both were recorded, one after the other, and the device was waited for. That CuPy has these names
+was looked up in 14.2.0.
 """
 
 import time
