@@ -14,7 +14,8 @@ import warnings
 from typing import Callable, NamedTuple, Optional, Tuple
 
 from jetson_cluster.checking import one_line
-from jetson_cluster.embedder.trt import keeps_timings, precision_is_the_graphs
+from jetson_cluster.embedder.trt import (
+    keeps_timings, precision_is_the_graphs, without_collecting)
 from jetson_cluster.errors import UserError, WorldError
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class Built(NamedTuple):
     layers: int  # of the network as parsed
 
 
+@without_collecting()
 def build_plan(trt, logger, onnx_path: str, shape: Tuple[int, int], max_batch: int, precision: str,
                workspace_bytes: int, timing_cache: Optional[bytes],
                progress: Callable[[str, float], None], compute_capability: Optional[str] = None,

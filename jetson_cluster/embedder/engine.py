@@ -23,6 +23,7 @@ from typing import NamedTuple, Optional
 
 from jetson_cluster.embedder.base import Options
 from jetson_cluster.embedder.builder import build_plan
+from jetson_cluster.embedder.trt import without_collecting
 from jetson_cluster.errors import UserError, WorldError
 from jetson_cluster.files import write_atomically
 from jetson_cluster.recipe import Model
@@ -260,6 +261,7 @@ def _read(path: str) -> bytes:
         raise WorldError("engine %s: cannot be read: %s" % (path, error.strerror or error))
 
 
+@without_collecting()
 def _load(trt, logger, plan: bytes) -> Optional[Opened]:
     """The engine of a plan's bytes, or None if TensorRT does not take them."""
     runtime = trt.Runtime(logger)

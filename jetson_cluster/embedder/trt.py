@@ -5,6 +5,8 @@ module itself, never of its number.
 """
 
 import collections
+import contextlib
+import gc
 import importlib
 import logging
 
@@ -48,6 +50,24 @@ def precision_is_the_graphs(trt) -> bool:
 def keeps_timings(trt) -> bool:
     """Whether building times anything; TensorRT for RTX has the names, but they do nothing."""
     return trt.__name__ != RTX
+
+
+@contextlib.contextmanager
+def without_collecting():
+    """Within it Python frees nothing but what nobody refers to any more, at once.
+
+    TensorRT speaks to its logger while it holds a lock. Should Python collect garbage just then, and
+    find an older builder among it, that one's end would wait for the same lock for ever (seen with
+    TensorRT-RTX 1.7).
+    """
+    gc.collect()
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def make_logger(trt):

@@ -6,6 +6,8 @@ plan runs: not even RTX's can be loaded without a GPU.
 """
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -155,6 +157,39 @@ def refusal(rtx, tmp_path):
         return text
 
     return refuse
+
+
+DEADLOCK = """
+import gc, sys
+sys.path.insert(0, {root!r})
+import tensorrt_rtx
+from jetson_cluster.embedder import builder, trt
+from jetson_cluster.errors import UserError
+class Holder: pass
+gc.disable()
+holder = Holder()
+holder.itself, holder.builder = holder, tensorrt_rtx.Builder(trt.make_logger(tensorrt_rtx))
+del holder
+# TensorRT tells an old logger that there is a new one, and this is how the lock is held.
+logger = trt.make_logger(tensorrt_rtx)
+one_line = trt.one_line
+trt.one_line = lambda text: gc.collect() and "" or one_line(text)  # within log(), of all times
+try:
+    builder.build_plan(tensorrt_rtx, logger, {model!r}, (32, 32), 8, "fp32", 1 << 26, None,
+                       lambda *_: None, compute_capability="8.6")
+except UserError as error:
+    print(error)
+"""
+
+
+def test_an_older_builder_among_pythons_garbage_does_not_block_the_next(rtx, root, tmp_path):
+    """TensorRT logs while it holds the lock that the end of a builder wants."""
+    (tmp_path / "net.onnx").write_bytes(b"no network")
+    done = subprocess.run(
+        [sys.executable, "-c", DEADLOCK.format(root=str(root), model=str(tmp_path / "net.onnx"))],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60,
+        universal_newlines=True)
+    assert done.returncode == 0 and "TensorRT cannot read it" in done.stdout, done.stdout
 
 
 def test_a_network_that_is_as_it_should_be_is_not_refused(rtx, tmp_path):
