@@ -8,7 +8,7 @@ skip it. What a call that returned wrote survives a power cut; database.py holds
 
 import contextlib
 import os
-from typing import Dict, List, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -29,11 +29,12 @@ PLACED = ("cluster = ?, distance = ?, second_distance = ?, ratio = ?, far = ?, n
 class Catalog(Attempts):
     """One open catalog file; use it from one thread. A context manager."""
 
-    def __init__(self, path: str, space: str):
-        """Open or create the catalog of the embedding space `space`; raises what Database does."""
+    def __init__(self, path: str, space: str,
+                 progress: Callable[[str, float], None] = lambda doing, allow_s: None):
+        """Open or create the catalog of the embedding space `space`: see Database."""
         self._disturbed = set()  # type: Set[int]
         self._counts, self._refused, self._queued_bytes = {}, 0, 0  # type: Dict[str, int], int, int
-        super().__init__(path, space)
+        super().__init__(path, space, progress)
 
     def _opened(self) -> None:
         self._counts = dict(self._db.execute("SELECT state, COUNT(*) FROM images GROUP BY state"))

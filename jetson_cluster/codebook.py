@@ -248,8 +248,11 @@ def save(path: str, codebook: Codebook) -> None:
         stream, format_version=np.int32(FORMAT_VERSION), **fields))
 
 
-def load(path: str, space: Optional[str] = None) -> Codebook:
-    """Read a codebook; raises UserError if it is none, is damaged, or is not of `space`."""
+def load(path: str, space: Optional[str] = None, dimension: Optional[int] = None) -> Codebook:
+    """Read a codebook.
+
+    Raises UserError if it is none, is damaged, is not of `space` or has not `dimension` numbers.
+    """
     if not os.path.isfile(path):
         raise UserError("codebook %s: no such file; make one with 'jetson-cluster fit'" % path)
     held = _read_arrays(path)
@@ -272,6 +275,10 @@ def load(path: str, space: Optional[str] = None) -> Codebook:
     if space is not None and codebook.space != space:
         raise UserError("codebook %s: made for the embedding space %s, but the model here gives %s; "
                         "fit a codebook with this model" % (path, codebook.space, space))
+    if dimension is not None and codebook.dimension != dimension:
+        raise UserError("codebook %s: its centroids have %d numbers, but the model's embeddings have "
+                        "%d; fit a codebook with this model" % (
+                            path, codebook.dimension, dimension))
     return codebook
 
 

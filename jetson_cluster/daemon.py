@@ -6,7 +6,6 @@ sleeps, so that tests drive it turn by turn.
 """
 
 import contextlib
-import datetime
 import logging
 import os
 import threading
@@ -16,6 +15,7 @@ from typing import Callable, Mapping, NamedTuple, Optional
 from jetson_cluster import (
     __version__, codebook, frame, gpu_losses, health, heat, policy, recipe, sensors)
 from jetson_cluster.catalog import Catalog
+from jetson_cluster.clocks import boot_identity, utc_now
 from jetson_cluster.config import Config, make_folders
 from jetson_cluster.downlink import printable_path
 from jetson_cluster.embedder import AUTO, CPU, TENSORRT, open_embedder
@@ -28,6 +28,7 @@ from jetson_cluster.pipeline import Pipeline
 from jetson_cluster.placing import Placing
 from jetson_cluster.publisher import Publisher
 from jetson_cluster.records import MISSING, QUEUED, WAITING
+from jetson_cluster.starting import Starting
 from jetson_cluster.uplinked import Uplinked
 from jetson_cluster.waiting import Turns
 
@@ -75,6 +76,7 @@ class Daemon:
         self._sysfs = sysfs
         make_folders(config)
         self._lock = lock_folder(config.state_dir)
+        self._starting = Starting(config.state_dir, self._notifier, monotonic)
         self._gpu_losses = gpu_losses.GpuLosses(
             os.path.join(config.state_dir, gpu_losses.FILE_NAME), boot_identity(), monotonic)
         self._gpu_given_up = False
@@ -88,7 +90,7 @@ class Daemon:
 
     def _open(self) -> None:
         config = self.config
-        self._notifier.starting("loading the network", extend_s=600)
+        self._starting("loading the network", 600)
         self.model = recipe.load_model(config.model, config.recipe)
         self._batch = config.batch or self.model.recipe.max_batch
         self._policy = Uplinked("policy", config.policy, self._kept("policy.yaml"), policy.load)
@@ -99,7 +101,8 @@ class Daemon:
         self._opened.append(self._pipeline)
         # After the network: if the model is wrong, that is to be said, not what follows from it.
         self._codebook = Uplinked("codebook", config.codebook, self._kept("codebook.npz"),
-                                  lambda path: codebook.load(path, self.model.space))
+                                  lambda path: codebook.load(
+                                      path, self.model.space, self.model.recipe.dimension))
         self._codebook.start()
         self._catalog = Catalog(config.catalog_path, self.model.space)
         self._opened.append(self._catalog)
@@ -124,11 +127,7 @@ class Daemon:
         self._reporter = health.Reporter(config.status_path, self._notifier, self._monotonic,
                                          self._now)
         self._looked_at = self._started_at = self._monotonic()
-        self._notifier.ready()
-
-    def _starting(self, doing: str, allow_s: float) -> None:
-        log.info("Starting: %s", doing)
-        self._notifier.starting(doing, allow_s)
+        self._starting.ready()
 
     def _open_embedder(self) -> Embedder:
         """Called in the network's own thread."""
@@ -136,13 +135,18 @@ class Daemon:
         options = Options(config.threads, tensorrt.plan, tensorrt.workspace_bytes,
                           tensorrt.centroids, self._starting)
         name = config.embedder
+        if name in MAY_USE_GPU:
+            self._gpu_losses.begin()
         self._gpu_given_up = (name in MAY_USE_GPU and tensorrt.cpu_fallback
                               and self._gpu_losses.too_many())
         if self._gpu_given_up:
             log.error("GpuGivenUp: lost %d times within %d minutes; the processor takes over, for "
                       "%d hours", gpu_losses.TOO_MANY, gpu_losses.WITHIN_S / 60, GPU_REST_S / 3600)
             name = CPU
-        return open_embedder(name, self.model, self._batch, options)
+        embedder = open_embedder(name, self.model, self._batch, options)
+        if embedder.name != TENSORRT:
+            self._gpu_losses.end()
+        return embedder
 
     @property
     def _mount_key(self) -> str:
@@ -161,10 +165,13 @@ class Daemon:
         """Let go of everything; what is in flight is dropped and read again at the next start."""
         if getattr(self, "_inbox", None) is not None:
             self._inbox.stop()
-        for resource in reversed(self._opened):
-            resource.close()
-        self._opened = []
-        self._lock.close()
+        try:
+            for resource in reversed(self._opened):
+                resource.close()
+        finally:
+            self._opened = []
+            self._gpu_losses.end()
+            self._lock.close()
 
     # ---- one turn ----------------------------------------------------------------------------
 
@@ -212,7 +219,11 @@ class Daemon:
 
     def next_due_s(self) -> float:
         """Seconds until a turn could find work although nothing set `wake`."""
-        ingest_due_s = max(self._inbox.next_due_s(), self._ingest.rest_s)
+        rest_s = self._ingest.rest_s
+        # After a rest those that wait are taken, even if the inbox has nothing. Without one they
+        # were not to be had this turn, and asking again at once would find no more.
+        after_rest = rest_s and self._catalog.counts[WAITING]
+        ingest_due_s = rest_s if after_rest else max(self._inbox.next_due_s(), rest_s)
         return max(0.0, min(LONGEST_WAIT_S, ingest_due_s, self._publisher.next_due_s()))
 
     @property
@@ -379,17 +390,3 @@ def once(daemon: Daemon, stop: threading.Event) -> None:
     daemon.drain()
     log.info("Emptied: %d new images, %d files refused, %d images queued in all", added, refused,
              daemon.queued)
-
-
-def boot_identity() -> str:
-    """What tells this boot of the system from others; "" where the system does not say."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as stream:
-            return stream.read().strip()
-    except OSError:
-        return ""
-
-
-def utc_now() -> str:
-    """Now as ISO 8601, UTC, to the second."""
-    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

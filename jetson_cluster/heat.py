@@ -28,7 +28,8 @@ WARM_SHARE = 0.5
 WARM_PAUSE_S = 0.5
 
 LOOK_S = 2.0  # a look reads some ten small files
-# Sensors share a bus and fail now and then; only after this long without any is the heat unknown.
+# Sensors share a bus and fail now and then: for this long what a zone said last counts as its
+# temperature. Without any that spoke since, the heat is unknown.
 HOLD_S = 60.0
 
 
@@ -72,9 +73,13 @@ class Heat:
                  root: str = sensors.ROOT):
         self._table, self._monotonic, self._root = table, monotonic, root
         self._looked_at = None  # type: Optional[float]
-        self._heard_at = monotonic()
+        self._heard = {}  # type: Dict[str, Tuple[float, float]]  # by zone: (when, degrees C)
         self.level, self.since = NORMAL, monotonic()  # since when, by the clock
-        self.zones = {}  # type: Dict[str, float]
+
+    @property
+    def zones(self) -> Dict[str, float]:
+        """Degrees C by zone, as each said last, at most HOLD_S before the last look."""
+        return {zone: degrees for zone, (_, degrees) in self._heard.items()}
 
     @property
     def hottest(self) -> Optional[Tuple[str, float]]:
@@ -86,12 +91,10 @@ class Heat:
         now = self._monotonic()
         if self._looked_at is not None and now - self._looked_at < LOOK_S:
             return False
-        first, self._looked_at = self._looked_at is None, now
-        self.zones = sensors.temperatures(self._root)
-        if self.zones:
-            self._heard_at = now
-        elif not first and now - self._heard_at < HOLD_S:
-            return False
+        self._looked_at = now
+        self._heard.update((zone, (now, degrees))
+                           for zone, degrees in sensors.temperatures(self._root).items())
+        self._heard = {zone: said for zone, said in self._heard.items() if now - said[0] < HOLD_S}
         before, hottest = self.level, self.hottest
         self.level = next_level(self._table, before, hottest[1] if hottest else None)
         if self.level == before:

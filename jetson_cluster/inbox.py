@@ -164,6 +164,10 @@ class Inbox:
                 self._hints[path] = CHANGED
         return taken
 
+    def look_again(self) -> bool:
+        """Whether the folder is there now, mounted as before; `available` is what it was then."""
+        return self._find_folder()
+
     def give_back(self, arrival: Arrival) -> None:
         """This taken file was not processed: offer it again."""
         self._backlog.give_back(arrival)

@@ -82,7 +82,11 @@ class Ingest:
         Where it allows no embedding, new files are identified and wait. Raises what the network
         raised.
         """
-        begun = self._feed(level) if level.embeds else self._identify()
+        if level.embeds:
+            begun = self._feed(level)
+        else:
+            # A file renamed over one in flight must be recorded after it: the last one is believed.
+            begun = NOTHING if len(self._pipeline) else self._identify()
         done = self.finish_one()
         if done.files:
             self._rest_until = self._monotonic() + level.pause_s

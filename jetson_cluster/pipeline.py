@@ -8,7 +8,7 @@ belongs to one thread. Nothing is written here.
 
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
@@ -16,10 +16,14 @@ import numpy as np
 from jetson_cluster import frame
 from jetson_cluster.codebook import Codebook, Found
 from jetson_cluster.embedder.base import Embedder
+from jetson_cluster.errors import GpuLost
 from jetson_cluster.inbox import Arrival
 from jetson_cluster.records import FLOAT16_MAX, Image, Refusal
 
 DECODERS = 2  # a Nano's four cores also serve the GPU thread and the writer
+# PyCUDA aborts the process when a thread ends that holds a context, and a lost one cannot be let go
+# of: such threads are kept until the process ends by itself.
+_KEPT = []
 
 
 class Outcome(NamedTuple):
@@ -44,11 +48,14 @@ class Pipeline:
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decoder")
         self._in_flight = deque()
         self._codebook = ""  # identity of the one the embedder looks up in; the network's thread's own
+        self._lost = False
+        opening = self._in_network(open_embedder)
         try:
-            self.embedder = self._network.submit(open_embedder).result()
+            self.embedder = opening.result()
         except BaseException:
-            self._network.shutdown()
-            self._decoders.shutdown()
+            # Ctrl-C while it was being opened: what that thread opens it also has to close.
+            self._in_network(lambda: opening.exception() or opening.result().close())
+            self._end()
             raise
 
     def __enter__(self) -> "Pipeline":
@@ -59,17 +66,36 @@ class Pipeline:
 
     def close(self) -> None:
         """Wait for what is in flight, drop its results and free the network."""
-        self._network.submit(self.embedder.close).result()
-        self._network.shutdown()
+        try:
+            self._in_network(self.embedder.close).result()
+        finally:
+            self._end()
+            self._in_flight.clear()
+
+    def _end(self) -> None:
+        if self._lost:
+            _KEPT.append(self._network)
+        else:
+            self._network.shutdown()
         self._decoders.shutdown()
-        self._in_flight.clear()
+
+    def _in_network(self, work: Callable, *arguments) -> Future:
+        """Have it done in the network's thread."""
+        return self._network.submit(self._watched, work, *arguments)
+
+    def _watched(self, work: Callable, *arguments):
+        try:
+            return work(*arguments)
+        except GpuLost:
+            self._lost = True
+            raise
 
     def use(self, codebook: Optional[Codebook]) -> None:
         """Have embeddings looked up in this codebook, after the batches in flight; None: in none.
 
         Raises what the embedder raises.
         """
-        self._network.submit(self._use, codebook).result()
+        self._in_network(self._use, codebook).result()
 
     def _use(self, codebook: Optional[Codebook]) -> None:
         self.embedder.use(codebook)
@@ -87,7 +113,7 @@ class Pipeline:
     def submit(self, arrivals: Sequence[Arrival]) -> None:
         """Start on a batch."""
         decoding = [self._decoders.submit(self._decode, arrival) for arrival in arrivals]
-        self._in_flight.append((list(arrivals), decoding, self._network.submit(
+        self._in_flight.append((list(arrivals), decoding, self._in_network(
             self._embed, list(arrivals), decoding)))
 
     def wait_decoded(self) -> List[Arrival]:

@@ -92,13 +92,18 @@ class Placing:
         return not grown
 
     def _found(self, images: List[Image]) -> Optional[Nearest]:
-        """What a GPU found, if it looked in this codebook and not in the one before."""
+        """What a GPU found, if it looked in this codebook and not in the one before, and can be true."""
         found = [image.found for image in images]
         if self._codebook is None or any(
                 one is None or one.codebook != self._codebook.identity for one in found):
             return None
-        return Nearest(np.stack([one.index for one in found]),
-                       np.stack([one.distance for one in found]))
+        index = np.stack([one.index for one in found])
+        distance = np.stack([one.distance for one in found])
+        if not np.isfinite(distance).all() or index.min() < 0 or index.max() >= self._codebook.k:
+            log.error("GpuLookupWrong: it gives cluster %d to %d of %d, distances to %g; the processor "
+                      "looks these up", index.min(), index.max(), self._codebook.k, distance.max())
+            return None
+        return Nearest(index, distance)
 
     def _place(self, embeddings: np.ndarray, found: Optional[Nearest] = None) -> Placement:
         if self._codebook is None:

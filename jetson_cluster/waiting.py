@@ -2,7 +2,8 @@
 
 In: the catalog's waiting images and the inbox. Out: `Turns`, a source for ingest that gives a batch
 of new files and a batch of waiting ones in turns: the waiting come oldest first, and a new image
-waits for one batch at most. A waiting image whose files are gone or rewritten becomes missing.
+waits for one batch at most. A waiting image whose files are gone or rewritten becomes missing; one
+whose files cannot be examined goes on waiting.
 """
 
 import logging
@@ -10,8 +11,8 @@ from typing import List, Optional, Set, Tuple
 
 from jetson_cluster.catalog import Catalog
 from jetson_cluster.inbox import Arrival, Inbox
-from jetson_cluster.records import mtime_in
-from jetson_cluster.walker import look
+from jetson_cluster.records import WAITING, mtime_in
+from jetson_cluster.walker import examine
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,9 @@ class Turns:
         self._after = 0  # the id of the waiting image looked at last
         self._taken = set()  # type: Set[Arrival]
         self._new_ones_turn = True
+        # So many that wait were examined one after the other, and none of them could be: where that
+        # is all that wait, waiting for them is in vain for now.
+        self.in_vain = 0
 
     def take(self, limit: int) -> List[Arrival]:
         """At most `limit` files, new ones or waiting ones."""
@@ -36,6 +40,7 @@ class Turns:
 
     def take_new(self, limit: int) -> List[Arrival]:
         """At most `limit` new files."""
+        self.in_vain = 0
         return self._inbox.take(limit)
 
     def done(self, arrival: Arrival) -> None:
@@ -53,31 +58,65 @@ class Turns:
             self._inbox.give_back(arrival)
 
     def _take_waiting(self, limit: int) -> List[Arrival]:
-        found, looked_at = [], 0  # type: List[Arrival], int
-        # An inbox that is unmounted is no reason to think that its images are gone.
-        while self._inbox.available and len(found) < limit and looked_at < PIECE:
-            rows = self._catalog.waiting(self._after, limit - len(found))
+        if not self._inbox.look_again():
+            return []
+        found, gone, in_doubt, looked_at = [], [], [], 0
+        start, from_the_start = self._after, False
+        while len(found) < limit and looked_at < PIECE:
+            rows = [row for row in self._catalog.waiting(self._after, limit - len(found))
+                    if not from_the_start or row[0] <= start]
             if not rows:
-                if found or self._taken or not self._after:
+                if found or self._taken or not start or from_the_start:
                     break
-                self._after = 0  # once more from the start: some were given back or have returned
+                # Some were given back, have returned or can be examined again.
+                self._after, from_the_start = 0, True
                 continue
             self._after, looked_at = rows[-1][0], looked_at + len(rows)
-            arrivals = [(image, _unchanged(files)) for image, files in rows]
-            found += [arrival for _, arrival in arrivals if arrival is not None]
-            gone = [image for image, arrival in arrivals if arrival is None]
-            if gone:
-                self._catalog.mark_missing(gone, exists=lambda path: False)
-                log.warning("ImagesMissing: %d that waited to be embedded are gone from the inbox",
-                            len(gone))
+            for image, files in rows:
+                try:
+                    arrival = _unchanged(files)
+                except OSError as error:
+                    in_doubt.append((files[0][0], error))
+                    continue
+                if arrival is None:
+                    gone.append(image)
+                else:
+                    found.append(arrival)
+        # An inbox that was unmounted meanwhile is no reason to think that its images are gone.
+        if (gone or in_doubt) and not self._inbox.look_again():
+            self._after = start
+            return []
+        if gone:
+            self._catalog.mark_missing(gone, exists=lambda path: False)
+            log.warning("ImagesMissing: %d that waited to be embedded are gone from the inbox",
+                        len(gone))
+        self._count_in_vain(bool(found), in_doubt)
         self._taken.update(found)
         return found
 
+    def _count_in_vain(self, found: bool, in_doubt: List[Tuple[str, OSError]]) -> None:
+        if in_doubt and not self.in_vain:
+            path, error = in_doubt[0]
+            log.warning("ImagesInDoubt: %d that wait to be embedded cannot be examined, such as "
+                        "%r (%s); they go on waiting", len(in_doubt), path, error.strerror)
+        self.in_vain = 0 if found else min(
+            self.in_vain + len(in_doubt), self._catalog.counts[WAITING])
+
 
 def _unchanged(files: List[Tuple[str, int, int]]) -> Optional[Arrival]:
-    """The first of an image's (path, bytes, mtime_ns) that is there as it was catalogued."""
+    """The first of an image's (path, bytes, mtime_ns) that is there as it was catalogued.
+
+    None if surely none is; raises OSError if that cannot be told.
+    """
+    doubt = None  # type: Optional[OSError]
     for path, size, mtime_ns in files:
-        arrival = look(path)
+        try:
+            arrival = examine(path)
+        except OSError as error:
+            doubt = error
+            continue
         if arrival is not None and (arrival.bytes, mtime_in(arrival.mtime_ns)) == (size, mtime_ns):
             return arrival
+    if doubt is not None:
+        raise doubt
     return None

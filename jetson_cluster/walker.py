@@ -62,11 +62,23 @@ def is_passed_over(name: str) -> bool:
 def look(path: str) -> Optional[Arrival]:
     """The file at `path` as it is now; None if there is no regular file that can be examined."""
     try:
+        return examine(path)
+    except OSError as error:
+        log.warning("cannot examine %r: %s", path, error.strerror)
+        return None
+
+
+def examine(path: str) -> Optional[Arrival]:
+    """The file at `path` as it is now; None if there is no regular file.
+
+    Raises OSError if that cannot be told, as from a card that fails.
+    """
+    try:
         status = os.lstat(path)
     except OSError as error:
-        if error.errno not in GONE:
-            log.warning("cannot examine %r: %s", path, error.strerror)
-        return None
+        if error.errno in GONE:
+            return None
+        raise
     return _arrival(path, status)
 
 

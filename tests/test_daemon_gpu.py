@@ -6,11 +6,14 @@ import sys
 import threading
 
 import fake_jetson
+import numpy as np
 import pytest
 from rover import Rover, drop, until
 
-from jetson_cluster import daemon
+from jetson_cluster import codebook, daemon
 from jetson_cluster.daemon import GPU_REST_S
+from jetson_cluster.embedder import tensorrt
+from jetson_cluster.embedder.base import Embedded
 from jetson_cluster.errors import GpuLost
 from jetson_cluster.gpu_losses import TOO_MANY, WITHIN_S
 
@@ -206,3 +209,68 @@ def test_the_process_ends_with_exit_code_3_and_one_line(rover, root):
     assert "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("jetson-cluster: error: the GPU is lost (")
+
+
+KILLED = """
+import os, signal, sys
+sys.path[:0] = {paths!r}
+import fake_jetson
+from jetson_cluster import cli
+from jetson_cluster.embedder import engine
+engine.build_plan = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+sys.argv = ["jetson-cluster", "run", "--config", {config!r}, "--set", "embedder=auto"]
+with fake_jetson.jetson(strict=False):
+    cli.main()
+"""
+
+
+def test_a_nano_killed_for_want_of_memory_at_every_build_goes_on_with_the_processor(rover, root):
+    script = KILLED.format(paths=[str(root), str(root / "tests" / "fakes")],
+                           config=str(rover.config))
+    for _ in range(TOO_MANY):
+        done = subprocess.run([sys.executable, "-c", script], stdin=subprocess.DEVNULL,
+                              stderr=subprocess.PIPE, timeout=120, universal_newlines=True)
+        assert done.returncode == -9, done.stderr
+    drop(rover.inbox, "red.png", "red", 0)
+    with fake_jetson.jetson() as machine:
+        rover.once("embedder=auto")
+        assert machine.count("make_context") == 0
+    assert rover.names() == ["red.png"] and rover.status()["gpu"]["given_up"]
+
+
+def test_a_codebook_of_another_length_is_refused_and_the_last_good_one_stays(rover, on_the_gpu):
+    rover.make_codebook(COLOURS)
+    drop(rover.inbox, "red.png", "red", 0)
+    clock = Clock()
+    with fake_jetson.jetson():
+        with daemon.Daemon(on_the_gpu, environment={}, monotonic=clock) as opened:
+            book = codebook.load(str(rover.codebook))
+            longer = np.zeros((3, 64), np.float32)
+            codebook.save(str(rover.codebook), codebook.Codebook(
+                *book._replace(centroids=longer)))
+            until(lambda: turn(opened, clock).added)
+            opened.drain()
+    assert "have 64 numbers" in rover.status()["codebook"]["error"]
+    assert rover.queue()[0]["cluster"] == "0"
+
+
+def test_what_the_gpu_finds_is_not_believed_if_it_cannot_be_true(
+        rover, on_the_gpu, monkeypatch, caplog):
+    rover.make_codebook(COLOURS)
+    for seed, colour in enumerate(COLOURS):
+        drop(rover.inbox, colour + ".png", colour, seed)
+    clock = Clock()
+    with fake_jetson.jetson():
+        with daemon.Daemon(on_the_gpu, environment={}, monotonic=clock) as opened:
+            run = tensorrt.TensorRTEmbedder._run
+
+            def spoil(self, pictures):
+                embeddings, found = run(self, pictures)
+                return Embedded(embeddings, found._replace(distance=found.distance * np.nan))
+
+            monkeypatch.setattr(tensorrt.TensorRTEmbedder, "_run", spoil)
+            until(lambda: turn(opened, clock).added)
+            opened.drain()
+    assert "GpuLookupWrong" in caplog.text
+    assert {os.path.basename(row["path"]): row["cluster"] for row in rover.queue()} == {
+        "red.png": "0", "green.png": "1", "blue.png": "2"}

@@ -78,3 +78,46 @@ def test_a_damaged_file_counts_as_none_and_is_said(tmp_path, clock, caplog, cont
 def test_a_disk_that_cannot_note_a_loss_is_said_and_stops_nothing(tmp_path, clock, caplog):
     GpuLosses(str(tmp_path / "absent" / "losses.json"), "one", clock).note()
     assert "GpuLossNotNoted" in caplog.text
+
+
+def test_a_process_that_ended_without_a_word_while_it_used_the_gpu_lost_it(
+        tmp_path, clock, caplog):
+    """Killed for want of memory while it built the engine, or by the watchdog because all hung."""
+    for _ in range(TOO_MANY):
+        losses(tmp_path, clock).begin()
+        assert not losses(tmp_path, clock).too_many()
+        clock.s += 60
+    losses(tmp_path, clock).begin()
+    assert losses(tmp_path, clock).too_many()
+    assert caplog.text.count("GpuSuspected") == TOO_MANY
+
+
+@pytest.mark.parametrize("ending", ["end", "note"])
+def test_a_process_that_ended_in_good_order_is_not_suspected(tmp_path, clock, ending):
+    first = losses(tmp_path, clock)
+    first.begin()
+    getattr(first, ending)()
+    first.end()
+    losses(tmp_path, clock).begin()
+    assert len(losses(tmp_path, clock).recent()) == (ending == "note")
+
+
+def test_a_power_cut_is_no_loss_of_the_gpu(tmp_path, clock):
+    losses(tmp_path, clock).begin()
+    losses(tmp_path, clock, "two").begin()
+    assert losses(tmp_path, clock, "two").recent() == []
+
+
+def test_the_time_a_restart_takes_does_not_make_three_losses_forgotten(tmp_path, clock):
+    for _ in range(TOO_MANY):
+        losses(tmp_path, clock).note()
+        clock.s += 290
+    losses(tmp_path, clock).begin()
+    assert losses(tmp_path, clock).too_many()
+
+
+def test_hours_later_they_are(tmp_path, clock):
+    for _ in range(TOO_MANY):
+        losses(tmp_path, clock).note()
+    clock.s += 6 * 3600
+    assert not losses(tmp_path, clock).too_many()

@@ -12,6 +12,7 @@ import pytest
 
 from jetson_cluster import health
 from jetson_cluster.lock import lock_folder
+from jetson_cluster.starting import FILE_NAME, Starting, underway
 from jetson_cluster.verbs.status import health_trouble
 
 COMMAND = [sys.executable, "-m", "jetson_cluster", "status"]
@@ -130,3 +131,29 @@ def test_the_check_of_a_real_daemon_follows_its_life(rover, tiny):
         if daemon.poll() is None:
             daemon.kill()
             daemon.wait(30)
+
+
+def test_a_daemon_that_builds_its_engine_for_minutes_is_well_and_says_what_it_does(rover):
+    """Whatever status a process before it left; but not for longer than it asked for."""
+    state = rover.parent / "state"
+    write(rover, written_at=iso(time.time() - 3600))
+    starting = Starting(str(state), health.Notifier({}), time.monotonic)
+    with a_daemon_holds(rover):
+        starting("building the engine for model.onnx", 1800)
+        assert check(rover) == (0, "", "")
+        done = subprocess.run(COMMAND + ["--config", str(rover)], stdout=subprocess.PIPE, timeout=60)
+        assert done.returncode == 0
+        assert done.stdout.decode() == "daemon      starting: building the engine for model.onnx\n"
+        starting("building the engine for model.onnx", -1)
+        assert check(rover)[0] == 1
+        starting("building the engine for model.onnx", 1800)
+        starting.ready()
+        assert check(rover)[0] == 1
+        starting("building the engine for model.onnx", 1800)
+    assert check(rover)[0] == 1  # it ended while it started
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"doing": "x"}', b'{"doing": 1, "until_s": "x"}'])
+def test_a_damaged_note_of_a_start_is_no_start(tmp_path, content, caplog):
+    (tmp_path / FILE_NAME).write_bytes(content)
+    assert underway(str(tmp_path), 0.0) == "" and "StartUnreadable" in caplog.text

@@ -51,6 +51,16 @@ def source_of(name: str) -> str:
         return stream.read()
 
 
+def _read(path: str) -> bytes:
+    """A compiled image; raises ValueError if it is not what was written, OSError."""
+    with open(path, "rb") as stream:
+        held = stream.read()
+    image, digest = held[:-hashlib.sha256().digest_size], held[-hashlib.sha256().digest_size:]
+    if hashlib.sha256(image).digest() != digest:
+        raise ValueError("its checksum is wrong")
+    return image
+
+
 class Kernels:
     """nearest.cu and preprocess.cu, loaded into the current CUDA context.
 
@@ -99,17 +109,15 @@ class Kernels:
         source = source_of(name)
         path = image_path(self._folder, name, source, self._target)
         if os.path.isfile(path):
-            with open(path, "rb") as stream:
-                image = stream.read()
             try:
-                return driver.module_from_buffer(image)
-            except driver.Error as error:
+                return driver.module_from_buffer(_read(path))
+            except (OSError, ValueError, driver.Error) as error:
                 log.warning("compiled kernels %s cannot be loaded (%s), compiling them again",
                             path, error)
         image = self._compile(name, source, driver)
         try:
             os.makedirs(self._folder, exist_ok=True)
-            write_atomically(path, image)
+            write_atomically(path, image + hashlib.sha256(image).digest())
         except OSError as error:
             log.warning("compiled kernels cannot be kept, every start will compile them: %s", error)
         return driver.module_from_buffer(image)

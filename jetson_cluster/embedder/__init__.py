@@ -6,6 +6,7 @@ agree with ONNX Runtime's float32 on probe frames.
 """
 
 import importlib
+import importlib.util
 import logging
 import time
 from typing import List, NamedTuple
@@ -27,6 +28,7 @@ RUNTIMES = {
     "openvino-float32": ("jetson_cluster.embedder.openvino", "OpenVinoFloat32Embedder"),
 }
 LEAST_COSINE = 0.9999  # what rounding may change; DESIGN holds FP16 to 0.999 and CPUs do better
+LEAST_COSINE_FP16 = 0.999
 PROBE_FRAMES = 4
 PROBE_RUNS = 2
 
@@ -52,7 +54,14 @@ def open_embedder(name: str, model: Model, max_batch: int,
         return _fastest_that_agrees(model, max_batch, options)
     embedder = _make(name, model, max_batch, options)
     embedder.activate()
-    return _tried(embedder)
+    try:
+        _try(embedder)
+        if name == TENSORRT:
+            _compare_once(embedder)
+    except BaseException:
+        embedder.close()
+        raise
+    return embedder
 
 
 def _best(model: Model, max_batch: int, options: Options) -> Embedder:
@@ -69,19 +78,28 @@ def _best(model: Model, max_batch: int, options: Options) -> Embedder:
     return _fastest_that_agrees(model, max_batch, options)
 
 
-def _tried(embedder: Embedder) -> Embedder:
-    """The embedder, if it gives numbers at all; better known at the start than at the first image."""
-    try:
-        usable = np.isfinite(embedder.embed(probe_frames(embedder.model.recipe)[:1])).all()
-    except BaseException:
-        embedder.close()
-        raise
-    if not usable:
-        embedder.close()
+def _try(embedder: Embedder) -> None:
+    """Whether it gives numbers at all is better known at the start than at the first image."""
+    if not np.isfinite(embedder.embed(probe_frames(embedder.model.recipe)[:1])).all():
         raise WorldError("%s gives embeddings that are not finite numbers; the model %s is damaged "
                          "or overflows in this precision" % (
                              embedder.name, embedder.model.onnx_path))
-    return embedder
+
+
+def _compare_once(embedder: Embedder) -> None:
+    """Hold a new engine's embeddings to ONNX Runtime's, where that is installed; kept with it."""
+    if embedder.cosine or importlib.util.find_spec("onnxruntime") is None:
+        return
+    frames = probe_frames(embedder.model.recipe)
+    with _make("onnxruntime", embedder.model, embedder.max_batch, Options()) as reference:
+        cosine = least_cosine(reference.embed(frames), embedder.embed(frames))
+    log.info("EngineCompared: cosine to ONNX Runtime at least %.6f", cosine)
+    if not cosine >= LEAST_COSINE_FP16:
+        raise WorldError("the TensorRT engine of %s gives other embeddings than the network (cosine "
+                         "%.4f to ONNX Runtime's, at least %g is needed); set 'precision: fp32' in "
+                         "the recipe, or embedder: cpu" % (
+                             embedder.model.onnx_path, cosine, LEAST_COSINE_FP16))
+    embedder.note_cosine(cosine)
 
 
 def _make(name: str, model: Model, max_batch: int, options: Options) -> Embedder:

@@ -54,6 +54,7 @@ def build_plan(trt, logger, onnx_path: str, shape: Tuple[int, int], max_batch: i
     begun = clock()
     name = os.path.basename(onnx_path)
     progress("building the engine for %s: minutes on a Nano" % name, ALLOW_S)
+    logger.forget()
     logger.on_line = _Ticker(
         lambda elapsed_s: progress("building the engine for %s: %d s so far" % (name, elapsed_s),
                                    ALLOW_S), clock)

@@ -17,9 +17,10 @@ import hashlib
 import json
 import logging
 import os
+import re
 import tempfile
 import typing
-from typing import NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional
 
 from jetson_cluster.embedder.base import Options
 from jetson_cluster.embedder.builder import build_plan
@@ -31,8 +32,8 @@ from jetson_cluster.recipe import Model
 log = logging.getLogger(__name__)
 
 FITS, ABSENT, DIFFERS, DAMAGED = "fits", "absent", "differs", "damaged"
-# A folder that cannot be written to for one of these is wrongly chosen; else the disk is at fault.
-CHOSEN_WRONG = (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+# How TensorRT, cuDNN and C++ say that memory does not suffice.
+NO_MEMORY = re.compile("out ?of ?memory|bad_alloc|alloc_failed|failed_allocation", re.IGNORECASE)
 
 
 class Device(NamedTuple):
@@ -55,10 +56,11 @@ class Certificate(NamedTuple):
     workspace_bytes: int
     input_height: int
     input_width: int
-    built_at: str = ""  # UTC; this and what follows is for people
+    built_at: str = ""  # UTC; this and what follows is not compared
     build_s: float = 0.0
     tactic_sources: str = ""
     timing_sha256: str = ""  # of the timing cache; "" where there is none
+    cosine: float = 0.0  # least one to ONNX Runtime's float32; 0 where that was not measured
 
 
 COMPARED = tuple(name for name in Certificate._fields[:Certificate._fields.index("built_at")]
@@ -125,12 +127,12 @@ def look(path: str, sought: Certificate) -> Found:
     return Found(FITS, "", certificate, plan)
 
 
-def open_engine(trt, logger, model: Model, max_batch: int, device: Device,
-                options: Options) -> Opened:
+def open_engine(trt, logger, model: Model, max_batch: int, device: Device, options: Options,
+                check: Callable[[], None] = lambda: None) -> Opened:
     """The engine for this model, TensorRT and GPU: the one kept, else a new one, kept from now on.
 
-    Raises UserError if the model or the plan's folder is at fault, WorldError if TensorRT or the
-    disk is.
+    `check` raises if the GPU is lost, which is no fault of the plan's. Raises UserError if the model is
+    at fault, WorldError if TensorRT or the disk is.
     """
     path = plan_path(model, options.plan)
     found = look(path, wanted(trt, model, max_batch, device, options.workspace_bytes))
@@ -139,7 +141,8 @@ def open_engine(trt, logger, model: Model, max_batch: int, device: Device,
         if opened is not None:
             log.info("EngineLoaded: %s, built at %s", path, found.certificate.built_at)
             return opened
-        if "out of memory" in logger.last_errors().lower():
+        check()
+        if NO_MEMORY.search(logger.last_errors()):
             # The plan is whole: building another would want far more memory than loading this one.
             raise WorldError("engine %s: no memory to load it (%s); end what else uses the GPU, or "
                              "set a smaller batch" % (path, logger.last_errors()))
@@ -191,6 +194,21 @@ def build(trt, logger, model: Model, max_batch: int, device: Device, options: Op
     return built.plan
 
 
+def note_cosine(path: str, cosine: float) -> None:
+    """Write into the certificate of the plan at `path` how well its embeddings agree.
+
+    A disk that does not take it is said: the next start measures again.
+    """
+    certificate = _certificate_or_none(path)
+    if certificate is None:
+        return
+    try:
+        write_atomically(certificate_path(path), _to_json(certificate._replace(
+            cosine=round(cosine, 7))))
+    except OSError as error:
+        log.warning("CertificateNotWritten: %s: %s", certificate_path(path), error)
+
+
 def certificate_path(path: str) -> str:
     """Where the certificate of the plan at `path` stands."""
     return path + ".json"
@@ -216,8 +234,11 @@ def read_certificate(path: str) -> Certificate:
     try:
         with open(certificate_path(path), encoding="utf-8") as stream:
             content = json.load(stream)
+    except FileNotFoundError:
+        raise ValueError("is not there")
     except OSError as error:
-        raise ValueError("cannot be read (%s)" % (error.strerror or error))
+        raise WorldError("engine %s: its certificate cannot be read: %s" % (
+            path, error.strerror or error))
     except (ValueError, RecursionError):
         raise ValueError("is not JSON")
     if not isinstance(content, dict):
@@ -238,7 +259,7 @@ def read_certificate(path: str) -> Certificate:
 def _certificate_or_none(path: str) -> Optional[Certificate]:
     try:
         return read_certificate(path)
-    except ValueError as error:
+    except (ValueError, WorldError) as error:
         log.debug("certificate of %s: %s", path, error)
         return None
 
@@ -264,7 +285,11 @@ def _read(path: str) -> bytes:
 @without_collecting()
 def _load(trt, logger, plan: bytes) -> Optional[Opened]:
     """The engine of a plan's bytes, or None if TensorRT does not take them."""
-    runtime = trt.Runtime(logger)
+    logger.forget()
+    try:
+        runtime = trt.Runtime(logger)
+    except TypeError:  # what the binding makes of a null pointer
+        raise WorldError("TensorRT's runtime does not start: %s" % logger.last_errors())
     loaded = runtime.deserialize_cuda_engine(plan)
     logger.reraise()
     return None if loaded is None else Opened(runtime, loaded)
@@ -295,9 +320,12 @@ def _check_room(path: str, model: Model) -> None:
         with tempfile.TemporaryFile(dir=folder):
             disk = os.statvfs(folder)
     except OSError as error:
-        kind = UserError if error.errno in CHOSEN_WRONG else WorldError
-        raise kind("engine %s: user %d cannot write to the folder %s (%s); set tensorrt.plan to a "
-                   "file in another" % (path, os.geteuid(), folder, error.strerror or error))
+        # The world's fault, whatever it is: a card that is not mounted yet must not stop the service.
+        hint = " (under systemd ReadWritePaths= must name that one)" \
+            if error.errno == errno.EROFS else ""
+        raise WorldError("engine %s: user %d cannot write to the folder %s (%s); set tensorrt.plan "
+                         "to a file in another%s" % (
+                             path, os.geteuid(), folder, error.strerror or error, hint))
     if os.path.isdir(path):
         raise UserError("engine %s: is a folder; set tensorrt.plan to a file" % path)
     # A plan is mostly the network's weights, in float16 half of what the ONNX file has.

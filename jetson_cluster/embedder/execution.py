@@ -10,8 +10,9 @@ from jetson_cluster.errors import WorldError
 class Execution:
     """An engine with one input and one output, ready to run. Use it in the engine's own thread."""
 
-    def __init__(self, trt, engine, path: str):
+    def __init__(self, trt, logger, engine, path: str):
         """Raises WorldError if TensorRT cannot set it up; `path` is the plan's, for the message."""
+        logger.forget()
         self._names = hasattr(engine, "num_io_tensors")
         if self._names:
             names = [engine.get_tensor_name(place) for place in range(engine.num_io_tensors)]
@@ -30,8 +31,8 @@ class Execution:
         self.dimension = tuple(output_shape)[1]
         self._context = engine.create_execution_context()
         if self._context is None:
-            raise WorldError("engine %s: TensorRT has no memory to run it; set a smaller batch or "
-                             "tensorrt.workspace_bytes" % path)
+            raise WorldError("engine %s: TensorRT cannot set it up to run: %s; if memory is short, "
+                             "set a smaller batch" % (path, logger.last_errors()))
 
     def enqueue(self, rows: int, planes: int, embeddings: int, stream) -> bool:
         """Have `rows` images run, from device address to device address; False if TensorRT refuses.

@@ -6,6 +6,7 @@ which nothing here is freed: a dead context only fails again, and the process en
 """
 
 import contextlib
+import traceback
 from typing import Iterator
 
 import numpy as np
@@ -57,7 +58,9 @@ class Gpu:
     def __enter__(self) -> "Gpu":
         return self
 
-    def __exit__(self, *_exception) -> None:
+    def __exit__(self, _kind, _error, trace) -> None:
+        # The traceback's frames hold what TensorRT made, which must not outlive the context.
+        traceback.clear_frames(trace)
         self.close()
 
     @contextlib.contextmanager
@@ -66,8 +69,8 @@ class Gpu:
         try:
             yield
         except self._driver.MemoryError as error:
-            raise WorldError("the GPU has too little memory left (%s); set a smaller batch or "
-                             "tensorrt.workspace_bytes, or end what else uses it" % error)
+            raise WorldError("the GPU has too little memory left (%s); set a smaller batch, or end "
+                             "what else uses it" % error)
         except self._driver.Error as error:
             raise self.lost("CUDA: %s" % error)
 
@@ -76,6 +79,11 @@ class Gpu:
         self._lost = True
         return GpuLost("the GPU is lost (%s); only a new process can use it again" % (
             " ".join(what.split())))
+
+    def check(self) -> None:
+        """Raise GpuLost if the context is dead, whatever library noticed it first."""
+        with self.guarded():
+            self._driver.Context.synchronize()
 
     def allocate(self, size: int):
         """Device memory of `size` bytes, freed by `close`; raises WorldError if there is not so much."""

@@ -12,18 +12,21 @@ from typing import List, Optional
 
 import numpy as np
 
-from jetson_cluster.codebook import NEIGHBOURS, Codebook, Nearest
+from jetson_cluster.codebook import NEIGHBOURS, Codebook, Nearest, normalise
 from jetson_cluster.cuda.launcher import Kernels, Lookup
-from jetson_cluster.embedder import engine, trt
+from jetson_cluster.embedder import engine, probe_frames, trt
 from jetson_cluster.embedder.base import Embedded, Embedder, Options
 from jetson_cluster.embedder.execution import Execution
 from jetson_cluster.embedder.gpu import Gpu, load_driver
-from jetson_cluster.errors import WorldError
+from jetson_cluster.errors import UserError, WorldError
 from jetson_cluster.recipe import Model
 
 log = logging.getLogger(__name__)
 
 ALIGNED = 256  # TensorRT wants its tensors on multiples of so many bytes
+MOST_CENTROIDS = 4096  # what nearest.cu is proved to
+# float16 moves a distance by at most 0.0005 (see Lookup); a wrong centroid, by far more.
+DISTANCE_WITHIN = 0.002
 FOUND_BYTES = 8 * NEIGHBOURS  # of one image: distances float32, then indices int32
 
 
@@ -53,6 +56,19 @@ class TensorRTEmbedder(Embedder):
     def description(self) -> str:
         return self._described
 
+    @property
+    def _path(self) -> str:
+        return engine.plan_path(self.model, self.options.plan)
+
+    @property
+    def cosine(self) -> float:
+        """To ONNX Runtime's embeddings of the probe frames, at least; 0 where not measured yet."""
+        return engine.read_certificate(self._path).cosine
+
+    def note_cosine(self, cosine: float) -> None:
+        """Keep it with the engine: what was measured once need not be at every start."""
+        engine.note_cosine(self._path, cosine)
+
     def _activate(self) -> None:
         lacking = missing()
         if lacking:
@@ -60,7 +76,11 @@ class TensorRTEmbedder(Embedder):
                 "; ".join(lacking)))
         self._gpu = Gpu()
         try:
-            self._load(trt.find())
+            try:
+                self._load(trt.find())
+            except WorldError:
+                self._gpu.check()  # TensorRT fails in its own words where the GPU is lost
+                raise
         except BaseException as error:
             # The traceback's frames hold the engine, which must not outlive its context.
             traceback.clear_frames(error.__traceback__)
@@ -68,13 +88,14 @@ class TensorRTEmbedder(Embedder):
             raise
 
     def _load(self, module) -> None:
-        path = engine.plan_path(self.model, self.options.plan)
+        path = self._path
         logger = trt.make_logger(module)
         with self._gpu.guarded():
             # First the engine: building it wants the memory that the kernels would take.
             self._runtime, self._engine = engine.open_engine(
-                module, logger, self.model, self.max_batch, self._gpu.device, self.options)
-            self._execution = Execution(module, self._engine, path)
+                module, logger, self.model, self.max_batch, self._gpu.device, self.options,
+                self._gpu.check)
+            self._execution = Execution(module, logger, self._engine, path)
             self._kernels = Kernels(os.path.dirname(os.path.abspath(path)))
             recipe = self.model.recipe
             pixels = recipe.input_height * recipe.input_width * 3
@@ -96,15 +117,41 @@ class TensorRTEmbedder(Embedder):
         if codebook is None:
             return
         try:
+            if codebook.k > MOST_CENTROIDS:
+                raise UserError("more than %d" % MOST_CENTROIDS)
             with self._gpu.guarded():
                 self._lookup = Lookup(self._kernels, codebook.centroids, self.options.centroids)
-        except WorldError as error:
-            log.warning("LookupOnProcessor: the %d centroids do not fit: %s", codebook.k, error)
+        except (UserError, WorldError) as error:
+            log.warning("LookupOnProcessor: %d centroids: %s", codebook.k, error)
+            return
+        if not self._finds_what_is_true(codebook):
+            log.error("LookupOnProcessor: the GPU finds wrong centroids for the probe frames")
+            with self._gpu.guarded():
+                self._lookup.close()
+            self._lookup = None
+
+    def _finds_what_is_true(self, codebook: Codebook) -> bool:
+        """Whether the probe frames' centroids lie where the GPU says, and none lies nearer."""
+        embeddings, found = self._process(probe_frames(self.model.recipe)[:self.max_batch])
+        if found.index.min() < 0 or found.index.max() >= codebook.k:
+            return False
+        told = codebook.nearest(embeddings, NEIGHBOURS)
+        away = normalise(embeddings)[:, None] - codebook.centroids[found.index]
+        measured = np.sqrt((away ** 2).sum(axis=2))
+        # A NaN is not within anything.
+        return bool((np.abs(found.distance - measured) <= DISTANCE_WITHIN).all()
+                    and (np.abs(found.distance - told.distance) <= DISTANCE_WITHIN).all())
 
     def _embed(self, frames: np.ndarray) -> np.ndarray:
         return self._process(frames).embeddings
 
     def _process(self, frames: np.ndarray) -> Embedded:
+        try:
+            return self._run(frames)
+        except WorldError as error:  # no memory, of all times now: only a fresh start can help
+            raise self._gpu.lost(str(error))
+
+    def _run(self, frames: np.ndarray) -> Embedded:
         frames = np.ascontiguousarray(frames)
         rows, height, width, _ = frames.shape
         neighbours = min(NEIGHBOURS, self._lookup.k) if self._lookup else 0
@@ -113,6 +160,7 @@ class TensorRTEmbedder(Embedder):
         embeddings = distances + self._embeddings_at
         with self._gpu.guarded():
             stream = self._gpu.stream
+            self._logger.forget()
             self._gpu.up(frames, self._frames)
             self._kernels.planes(self._frames, rows, height, width, self._planes, stream)
             if not self._execution.enqueue(rows, int(self._planes), embeddings, stream):

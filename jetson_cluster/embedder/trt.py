@@ -101,12 +101,19 @@ def make_logger(trt):
         def _take(self, level, text):
             if level in errors:
                 self._errors.append(text)
-                log.error("TensorRT: %s", text)
+                # While it builds it calls every kernel that does not fit an error, and goes on.
+                tell = log.error if self.on_line is None else log.info
+                tell("TensorRT: %s", text)
                 return
             if level == severity.WARNING:
                 self._warnings.append(text)
             # TensorRT warns of what is no concern of the operator's, such as its own INT64 weights.
             log.debug("TensorRT: %s", text)
+
+        def forget(self) -> None:
+            """What was said so far belongs to something else."""
+            self._errors.clear()
+            self._warnings.clear()
 
         def last_errors(self) -> str:
             """The last errors, or for want of any the last warnings, on one line."""

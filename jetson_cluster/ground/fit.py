@@ -19,9 +19,9 @@ import numpy as np
 
 from jetson_cluster import codebook, frame, recipe
 from jetson_cluster.catalog import Catalog
+from jetson_cluster.clocks import utc_now
 from jetson_cluster.codebook import Assessment
 from jetson_cluster.config import DEFAULTS, EMBEDDERS
-from jetson_cluster.daemon import utc_now
 from jetson_cluster.embedder import open_embedder
 from jetson_cluster.errors import UserError, WorldError
 from jetson_cluster.ground.clustering import fit_codebook

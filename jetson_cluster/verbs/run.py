@@ -22,6 +22,9 @@ def run(args: argparse.Namespace) -> int:
 def run_until_stopped(args: argparse.Namespace, loop) -> int:
     """Run `loop(daemon, stop)` with SIGTERM and SIGINT setting `stop`."""
     stop = threading.Event()
+    # While it starts nothing can be lost: Ctrl-C ends it at once, even in the minutes of building an
+    # engine, in which Python cannot raise KeyboardInterrupt where it would have to.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     with daemon.Daemon(config_of(args)) as opened:
         def finish(number, _frame):
             log.info("Stopping: signal %d; finishing the current batch", number)

@@ -10,6 +10,7 @@ from jetson_cluster.errors import UserError, WorldError
 from jetson_cluster.health import read_status
 from jetson_cluster.heat import describe as in_words
 from jetson_cluster.lock import is_held
+from jetson_cluster.starting import underway
 from jetson_cluster.verbs import add_config_arguments, config_of, printable
 from jetson_cluster.verbs.queue import in_units
 
@@ -41,13 +42,19 @@ def in_minutes(minutes: float) -> str:
 
 def run(args: argparse.Namespace) -> int:
     config = config_of(args)
+    held = is_held(config.state_dir)
+    starting = underway(config.state_dir, time.monotonic()) if held else ""
+    if starting and not args.json:
+        if args.check is None:
+            print(printable("daemon      starting: %s" % starting))
+        return 0
     try:
         status = read_status(config.status_path)
     except UserError as error:
         if args.check is None:
             raise
         raise WorldError(str(error))  # not what the caller asked, but what the daemon did, is wrong
-    status["running"] = status["running"] and is_held(config.state_dir)
+    status["running"] = status["running"] and held
     if args.check is not None:
         trouble = health_trouble(status, time.time(), args.check)
         if trouble:

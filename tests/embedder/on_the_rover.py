@@ -1,8 +1,11 @@
-"""Runs on the rover's Python: the TensorRT embedder over the real PyCUDA and a pretended driver.
+"""Runs on the rover's Python: what uses the GPU, over the real PyCUDA and a pretended driver.
 
-In: a TensorRT version, an ONNX file, a file with frames and centroids. Out: a file with embeddings
-and what is nearest. `names` instead of a version: the names of PyCUDA's driver, as JSON. Not a
-test itself; test_rover.py runs it in a process of its own.
+    on_the_rover.py embed VERSION ONNX IN OUT   of a file with frames and centroids the TensorRT
+                                                embedder makes one with embeddings and what is nearest
+    on_the_rover.py cli VERSION ARGUMENT...     jetson-cluster as it is, with this TensorRT
+    on_the_rover.py names                       the names of PyCUDA's driver, as JSON
+
+Not a test itself; test_rover.py runs it in a process of its own.
 """
 
 import json
@@ -34,13 +37,34 @@ def names():
     return found
 
 
-def embed(version, onnx_path, inputs, outputs):
-    """What the embedder makes of the frames, and the module's broken rules."""
+def install(version):
+    """Puts the stand-in for this TensorRT where `import` finds it."""
     sys.path.append(FAKES)
     import fake_tensorrt
 
     sys.modules["tensorrt"] = fake_tensorrt.make(version, driver)
 
+
+def tell_broken_rules():
+    """What TensorRT's stand-in has against its use."""
+    for violation in sys.modules["tensorrt"]._violations:
+        print("rule broken:", violation)
+
+
+def cli(version, *arguments):
+    """The command with these arguments, which may end the process by itself; its exit code."""
+    install(version)
+    from jetson_cluster import cli
+
+    sys.argv = ["jetson-cluster"] + list(arguments)
+    status = cli.main()
+    tell_broken_rules()
+    return status
+
+
+def embed(version, onnx_path, inputs, outputs):
+    """What the embedder makes of the frames, and the module's broken rules."""
+    install(version)
     from jetson_cluster import codebook, recipe
     from jetson_cluster.embedder.base import Options
     from jetson_cluster.embedder.tensorrt import TensorRTEmbedder
@@ -60,12 +84,13 @@ def embed(version, onnx_path, inputs, outputs):
         name + str(place): array for place, answer in enumerate(answers)
         for name, array in (("embeddings", answer.embeddings), ("index", answer.nearest.index),
                             ("distance", answer.nearest.distance))})
-    for violation in sys.modules["tensorrt"]._violations:
-        print("rule broken:", violation)
+    tell_broken_rules()
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "names":
         print(json.dumps(names()))
+    elif sys.argv[1] == "embed":
+        embed(*sys.argv[2:])
     else:
-        embed(*sys.argv[1:])
+        sys.exit(cli(*sys.argv[2:]))

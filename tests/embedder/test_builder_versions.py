@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import traceback
 
 import fake_jetson
 import pytest
@@ -9,7 +10,7 @@ from fake_tensorrt import building
 
 from jetson_cluster.embedder import builder, trt
 from jetson_cluster.embedder.gpu import Gpu
-from jetson_cluster.errors import UserError, WorldError
+from jetson_cluster.errors import JetsonClusterError, UserError, WorldError
 
 COSTLY = {"CUBLAS", "CUBLAS_LT", "CUDNN"}
 
@@ -25,9 +26,14 @@ def rover(request):
 def build(machine, onnx_path, precision="fp32", max_batch=8, timing_cache=None,
           workspace_bytes=48 << 20, progress=lambda text, allow_s: None, **options):
     module = machine.tensorrt
-    return builder.build_plan(
-        module, trt.make_logger(module), onnx_path, (32, 32), max_batch, precision, workspace_bytes,
-        timing_cache, progress, **options)
+    try:
+        return builder.build_plan(
+            module, trt.make_logger(module), onnx_path, (32, 32), max_batch, precision,
+            workspace_bytes, timing_cache, progress, **options)
+    except JetsonClusterError as error:
+        # A test keeps the error, its traceback the builder, which must not outlive the context.
+        traceback.clear_frames(error.__traceback__)
+        raise
 
 
 def flags_of(machine, monkeypatch):

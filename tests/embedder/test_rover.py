@@ -14,6 +14,7 @@ import sys
 import fake_jetson
 import numpy as np
 import pytest
+from rover import Rover, drop, until
 
 from jetson_cluster import codebook
 
@@ -23,8 +24,8 @@ CLASSES = ("Device", "Context", "Stream", "DeviceAllocation", "Function", "Modul
 
 
 @pytest.fixture(scope="module")
-def rover(tmp_path_factory):
-    """`rover(*arguments)`: (exit status, stdout, stderr) of on_the_rover.py; skips without 3.6."""
+def start(tmp_path_factory):
+    """`start(*arguments, **variables)`: on_the_rover.py as a Popen; skips without Python 3.6."""
     sys.path.append(str(ROOT / "tests" / "cuda"))
     import rover_pycuda
     import toolchain
@@ -53,14 +54,32 @@ def rover(tmp_path_factory):
         rover_pycuda.build_driver(folder), nvcc, folder / "calls")
     environment["PYTHONPATH"] += os.pathsep + str(packages)
 
-    def run(*arguments):
-        done = subprocess.run(
+    started = []
+
+    def begin(*arguments, **variables):
+        started.append(subprocess.Popen(
             [python, str(HERE / "on_the_rover.py")] + [str(each) for each in arguments],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            universal_newlines=True, env=environment)
-        return done.returncode, done.stdout, done.stderr
+            universal_newlines=True, env=dict(environment, **variables)))
+        return started[-1]
 
-    return run
+    yield begin
+    for process in started:
+        if process.poll() is None:  # a test failed before its end
+            process.kill()
+        process.communicate()
+
+
+def ended(process):
+    """(exit status, stdout, stderr); fails where the process hangs."""
+    said, complaints = process.communicate(timeout=120)
+    return process.returncode, said, complaints
+
+
+@pytest.fixture
+def rover(start):
+    """`rover(*arguments)`: (exit status, stdout, stderr) of on_the_rover.py."""
+    return lambda *arguments: ended(start(*arguments))
 
 
 @pytest.mark.parametrize("version", ["8.2.1.8", "8.6.1.6"])
@@ -70,7 +89,7 @@ def test_the_embedder_finds_over_the_real_pycuda_what_numpy_finds(rover, tiny, t
     centroids = codebook.normalise(generator.rand(40, 48).astype(np.float32))
     inputs, outputs = tmp_path / "inputs.npz", tmp_path / "outputs.npz"
     np.savez(str(inputs), frames=frames, centroids=centroids)
-    status, said, complaints = rover(version, tiny, inputs, outputs)
+    status, said, complaints = rover("embed", version, tiny, inputs, outputs)
     assert (status, said) == (0, ""), complaints
     assert "pretend driver" not in complaints
     # The tiny network computes means of cells; its float16 engine rounds them.
@@ -83,6 +102,61 @@ def test_the_embedder_finds_over_the_real_pycuda_what_numpy_finds(rover, tiny, t
                                     codebook.half_squared_lengths(centroids), 4)
             assert (made["index" + str(place)] == told.index).all()
             np.testing.assert_allclose(made["distance" + str(place)], told.distance, rtol=1e-6)
+
+
+@pytest.fixture
+def folders(tmp_path, tiny):
+    """A rover's folders, with a codebook and an image in the inbox."""
+    made = Rover(tmp_path, tiny)
+    with open(str(made.config), "a") as stream:
+        stream.write("tensorrt: {plan: state/tiny.plan}\n")
+    made.make_codebook(["red", "green", "blue"])
+    drop(made.inbox, "red.png", "red", 0)
+    return made
+
+
+def command(folders, verb):
+    """The arguments for jetson-cluster with its network on the GPU of a Jetson Nano."""
+    return "cli", "8.2.1.8", verb, "--config", folders.config, "--set", "embedder=tensorrt"
+
+
+def assert_ended_with_the_gpu(process):
+    """PyCUDA would end the process with 134, of a thread or at the exit, had it an occasion."""
+    status, _, complaints = ended(process)
+    assert status == 3, complaints
+    assert "Traceback" not in complaints and "pretend driver" not in complaints
+    assert complaints.strip().splitlines()[-1].startswith(
+        "jetson-cluster: error: the GPU is lost (")
+
+
+def assert_works_as_if_nothing_had_been(rover, folders, names):
+    status, said, complaints = rover(*command(folders, "once"))
+    assert (status, said) == (0, ""), complaints
+    assert "pretend driver" not in complaints and "Traceback" not in complaints
+    assert sorted(folders.names()) == names
+
+
+@pytest.mark.parametrize("good_waits", [0, 1])
+def test_a_gpu_that_is_lost_while_it_is_opened_ends_the_process_with_3(
+        start, rover, folders, good_waits):
+    """The first wait is for the network's trial; the second for what follows, with a codebook."""
+    (folders.folder / "lost").write_text(str(good_waits))
+    assert_ended_with_the_gpu(start(
+        *command(folders, "run"), PRETEND_GPU_LOST=str(folders.folder / "lost")))
+    assert not (folders.state / "queue.csv").exists()
+    assert_works_as_if_nothing_had_been(rover, folders, ["red.png"])
+
+
+def test_a_gpu_that_is_lost_in_a_turn_ends_the_process_with_3(start, rover, folders):
+    process = start(*command(folders, "run"), PRETEND_GPU_LOST=str(folders.folder / "lost"))
+    until(lambda: process.poll() is not None
+          or (folders.state / "queue.csv").exists() and folders.names() == ["red.png"])
+    assert process.poll() is None, ended(process)[2]
+    (folders.folder / "lost").write_text("0")
+    drop(folders.inbox, "green.png", "green", 1)
+    assert_ended_with_the_gpu(process)
+    assert folders.names() == ["red.png"]
+    assert_works_as_if_nothing_had_been(rover, folders, ["green.png", "red.png"])
 
 
 def test_the_stand_in_of_pycuda_has_only_names_of_the_real_one(rover):

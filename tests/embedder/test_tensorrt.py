@@ -19,7 +19,8 @@ from jetson_cluster import recipe
 from jetson_cluster.cuda import grids
 from jetson_cluster.embedder import (
     LEAST_COSINE, PROBE_FRAMES, least_cosine, open_embedder, probe_frames)
-from jetson_cluster.embedder.base import Options
+from jetson_cluster.embedder import tensorrt
+from jetson_cluster.embedder.base import Embedded, Options
 from jetson_cluster.errors import GpuLost, UserError, WorldError
 
 # From 11 on float16 has to be in the ONNX file, and what converts it is not on Python 3.6.
@@ -222,17 +223,92 @@ def test_centroids_that_do_not_fit_on_the_gpu_are_looked_up_by_the_processor(
         with open_embedder("tensorrt", model, 8, options) as embedder:
             machine.fail_next("alloc", skip=1)
             embedder.use(near(9))
-            assert "LookupOnProcessor" in caplog.text
+            assert "LookupOnProcessor: 9 centroids: the GPU has too little memory" in caplog.text
             embeddings, found = embedder.process(frames(3))
             assert found is None and embeddings.shape == (3, 48)
 
 
-def test_centroids_beyond_float16_are_refused_with_what_to_set(model, options):
+@pytest.mark.parametrize("centroids, stored, words", [
+    (np.full((2, 48), 1e6), "float16", "keep them in float32"),
+    (np.ones((4097, 48)), "float32", "more than 4096")])
+def test_a_codebook_the_gpu_cannot_hold_is_looked_up_by_the_processor(
+        model, options, caplog, centroids, stored, words):
     with fake_jetson.jetson():
-        with open_embedder("tensorrt", model, 8,
-                           options._replace(centroids="float16")) as embedder:
-            with pytest.raises(UserError, match="keep them in float32"):
-                embedder.use(codebook_of(np.full((2, 48), 1e6)))
+        with open_embedder("tensorrt", model, 8, options._replace(centroids=stored)) as embedder:
+            embedder.use(codebook_of(centroids))
+            assert "LookupOnProcessor" in caplog.text and words in caplog.text
+            assert embedder.process(frames(2)).nearest is None
+
+
+@pytest.mark.parametrize("wrong", ["index", "distance", "nan"])
+def test_a_gpu_that_finds_wrong_centroids_is_not_asked_for_them(
+        model, options, caplog, monkeypatch, wrong):
+    run = tensorrt.TensorRTEmbedder._run
+
+    def spoil(self, pictures):
+        embeddings, found = run(self, pictures)
+        if found is not None and wrong == "index":
+            found = found._replace(index=found.index[:, ::-1].copy())
+        elif found is not None:
+            found.distance[0, 0] = 0.5 if wrong == "distance" else np.nan
+        return Embedded(embeddings, found)
+
+    monkeypatch.setattr(tensorrt.TensorRTEmbedder, "_run", spoil)
+    with fake_jetson.jetson():
+        with open_embedder("tensorrt", model, 8, options) as embedder:
+            embedder.use(near(40))
+            assert "LookupOnProcessor: the GPU finds wrong centroids" in caplog.text
+            assert embedder.process(frames(2)).nearest is None
+
+
+def test_a_new_engine_is_compared_with_onnx_runtime_once(version, model, options, caplog):
+    caplog.set_level("INFO")
+    with fake_jetson.jetson(version):
+        for _ in range(2):
+            with open_embedder("tensorrt", model, 8, options) as embedder:
+                assert embedder.cosine >= 0.999
+    assert caplog.text.count("EngineCompared") == 1
+
+
+def test_an_engine_that_computes_something_else_is_not_used_and_stays_suspected(
+        model, options, monkeypatch):
+    run = tensorrt.TensorRTEmbedder._run
+    monkeypatch.setattr(tensorrt.TensorRTEmbedder, "_run", lambda self, pictures: run(
+        self, pictures[:, ::-1])._replace(nearest=None))
+    with fake_jetson.jetson():
+        for _ in range(2):
+            with pytest.raises(WorldError, match="other embeddings than the network.*fp32"):
+                open_embedder("tensorrt", model, 8, options)
+
+
+def test_a_runtime_that_does_not_start_is_said_in_one_line(model, options):
+    with fake_jetson.jetson() as machine:
+        def refuses(_logger):
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+        machine.tensorrt.Runtime = refuses
+        with pytest.raises(WorldError, match="TensorRT's runtime does not start"):
+            open_embedder("tensorrt", model, 8, options)
+
+
+def test_a_gpu_lost_while_the_engine_loads_does_not_cost_a_good_engine(version, model, options):
+    with fake_jetson.jetson(version) as machine:
+        with open_embedder("tensorrt", model, 8, options):
+            pass
+        whole = open(options.plan, "rb").read()
+        machine.fail_next("deserialize", poisons=True)
+        with pytest.raises(GpuLost):
+            open_embedder("tensorrt", model, 8, options)
+        assert open(options.plan, "rb").read() == whole and len(machine.builds) == 1
+
+
+def test_too_little_memory_while_it_works_is_a_lost_gpu(model, options):
+    """Only a new process can help, and three of them in a row are to be counted."""
+    with fake_jetson.jetson() as machine:
+        with open_embedder("tensorrt", model, 8, options) as embedder:
+            machine.fail_next("memcpy", machine.errors.MemoryError("out of memory"))
+            with pytest.raises(GpuLost, match="too little memory"):
+                embedder.process(frames(1))
+            machine.lose()  # for the stand-in: what is lost may leave anything behind
 
 
 # ---- what is not there -----------------------------------------------------------------------

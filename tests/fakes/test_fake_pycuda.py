@@ -237,6 +237,69 @@ def test_another_thread_has_no_context(driver, machine):
     assert machine.violations == ["cuMemAlloc in thread another, which is not the context's"]
 
 
+@pytest.mark.parametrize("lost, words", [(False, "a context"), (True, "a lost context")])
+def test_a_thread_that_ends_with_a_context_on_its_stack_fails_the_test(lost, words):
+    def work(machine):
+        import pycuda.driver as driver
+
+        driver.init()
+        driver.Device(0).make_context()
+        if lost:
+            machine.lose()
+
+    with pytest.raises(AssertionError, match="thread network ended with " + words):
+        with fake_jetson.jetson() as machine:
+            thread = threading.Thread(target=work, args=(machine,), name="network")
+            thread.start()
+            thread.join()
+
+
+def test_the_end_of_a_thread_that_nobody_joins_any_more_is_seen_too():
+    """As of an executor's that is forgotten: it ends when it notices."""
+    go_on, begun = threading.Event(), threading.Event()
+
+    def work():
+        import pycuda.driver as driver
+
+        driver.init()
+        driver.Device(0).make_context()
+        begun.set()
+        go_on.wait()
+
+    with pytest.raises(AssertionError, match="thread forgotten ended with a context"):
+        with fake_jetson.jetson():
+            threading.Thread(target=work, name="forgotten").start()
+            begun.wait()
+            go_on.set()
+
+
+def test_a_thread_that_pops_its_context_or_lives_on_may_have_had_a_lost_one():
+    go_on, ready = threading.Event(), threading.Event()
+
+    def work(machine, pops):
+        import pycuda.driver as driver
+
+        driver.init()
+        driver.Device(0).make_context()
+        machine.lose()
+        if pops:
+            driver.Context.pop()
+        else:
+            ready.set()
+            go_on.wait()
+
+    with fake_jetson.jetson() as machine:
+        popping = threading.Thread(target=work, args=(machine, True))
+        living = threading.Thread(target=work, args=(machine, False))
+        for thread in (popping, living):
+            thread.start()
+        popping.join()
+        ready.wait()
+    go_on.set()
+    living.join()
+    assert len(machine.violations) == 1  # the one that lived on has ended now
+
+
 def test_a_process_forked_after_cuda_started_cannot_use_it(driver, machine, monkeypatch):
     monkeypatch.setattr(os, "getpid", lambda: -1)
     with pytest.raises(driver.LogicError, match="initialization error"):

@@ -313,9 +313,9 @@ def test_later_versions_read_newer_operator_sets(rovers, model):
 
 def test_a_file_is_parsed_by_its_name(rovers, tiny, tmp_path):
     rover = rovers("8.2.1.8")
-    _, _, parser, _ = rover.network(b"")
+    _, network, parser, _ = rover.network(b"")
     parser.clear_errors()
-    assert parser.parse_from_file(tiny)
+    assert parser.parse_from_file(tiny) and network.num_inputs == 1
     assert not parser.parse_from_file(str(tmp_path / "absent.onnx"))
     assert "absent.onnx" in parser.get_error(0).desc()
 
@@ -542,6 +542,17 @@ def test_the_parser_must_outlive_the_building_in_8_2_and_is_kept_later(rovers, m
         assert bool(rover.machine.violations) != built
 
 
+@pytest.mark.parametrize("version", fake_jetson.VERSIONS)
+def test_a_parser_whose_network_is_gone_ends_the_process(rovers, model, version):
+    rover = rovers(version)
+    builder = rover.trt.Builder(rover.logger)
+    flag = getattr(rover.trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH", None)
+    parser = rover.trt.OnnxParser(
+        builder.create_network(0 if flag is None else 1 << int(flag)), rover.logger)
+    with pytest.raises(ProcessAborted):
+        parser.parse(model)
+
+
 def test_an_engine_that_outlives_its_context_is_noticed(rovers, model):
     rover = rovers("8.2.1.8")
     engine = rover.engine(rover.plan(model))
@@ -550,6 +561,53 @@ def test_an_engine_that_outlives_its_context_is_noticed(rovers, model):
     assert "a TensorRT engine" in rover.machine.violations[0]
     assert "a TensorRT execution context" in rover.machine.violations[0]
     del execution, engine
+
+
+@pytest.mark.parametrize("version", fake_jetson.VERSIONS)
+@pytest.mark.parametrize("kept", ["builder", "network", "parser", "config"])
+def test_whatever_a_plan_is_built_with_and_outlives_its_context_is_noticed(
+        rovers, model, version, kept):
+    rover = rovers(version)
+    builder, network, parser, _ = rover.network(model)
+    held = {"builder": builder, "network": network, "parser": parser,
+            "config": builder.create_builder_config()}[kept]
+    del builder, network, parser
+    rover.down()
+    assert "held 256 bytes of a TensorRT builder" in rover.machine.violations[0]
+    del held
+
+
+def test_a_builder_that_a_traceback_keeps_beyond_its_context_is_noticed(rovers, model):
+    rover = rovers("8.2.1.8")
+
+    def build():
+        builder, network, parser, _ = rover.network(model)
+        raise ValueError("while it is there")
+
+    with pytest.raises(ValueError) as caught:
+        build()
+    rover.context.pop()
+    assert "a TensorRT builder" in rover.machine.violations[0]
+    del caught
+
+
+def test_a_builder_that_is_gone_before_its_context_leaves_nothing(rovers, model):
+    rover = rovers("8.2.1.8")
+    assert rover.plan(model) is not None
+    rover.down()
+    assert rover.machine.violations == [] and rover.machine.live_bytes() == 0
+
+
+def test_there_is_no_builder_without_a_context_or_without_memory_for_it(rovers):
+    rover = rovers("8.2.1.8")
+    rover.machine.fail_next("alloc")
+    with pytest.raises(TypeError, match="returned nullptr"):
+        rover.trt.Builder(rover.logger)
+    assert "out of device memory" in rover.errors()[0]
+    rover.down()
+    with pytest.raises(TypeError, match="returned nullptr"):
+        rover.trt.Builder(rover.logger)
+    assert "a builder without a CUDA context" in rover.machine.violations[0]
 
 
 def test_tensorrt_in_another_thread_than_the_contexts_is_noticed(rovers, model):

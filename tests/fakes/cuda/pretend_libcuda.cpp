@@ -8,6 +8,9 @@
 //   device memory; blocks must be no larger than the kernel was compiled for;
 //   what lies between two events can be asked for once both were recorded and waited for;
 //   everything happens in the thread that made the context, and what was made is given back.
+// The GPU is lost if the environment variable PRETEND_GPU_LOST names a file that is there, after as
+// many more waits for a stream as it says: that wait fails with CUDA_ERROR_LAUNCH_FAILED, and so does
+// everything that has to do with a context from then on, whatever the thread.
 // A call that breaks a rule fails with CUDA_ERROR_INVALID_VALUE and says why on stderr. Functions
 // that the project does not use do not exist: a call to one ends the process.
 //
@@ -18,6 +21,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
+#include <fstream>
 #include <map>
 #include <memory>
 #include <thread>
@@ -54,6 +59,12 @@ size_t contexts = 0;
 size_t events = 0;
 size_t recorded = 0;  // events, so far
 size_t waited_for = 0;  // of these, the host knows to be over
+bool lost = false;
+
+#define UNLESS_LOST                      \
+    if (lost) {                          \
+        return CUDA_ERROR_LAUNCH_FAILED; \
+    }
 
 const size_t MEMORY = size_t(4) << 30;
 const std::map<int, int> ATTRIBUTES = {
@@ -77,6 +88,14 @@ std::string text(size_t number) {
 
 size_t whole_pages(size_t bytes) {
     return (bytes + PAGE - 1) / PAGE * PAGE;
+}
+
+// Whether this wait for a stream is the one that finds the GPU lost.
+bool lost_by_now() {
+    static const char* name = getenv("PRETEND_GPU_LOST");
+    static size_t waits = 0;
+    size_t good = 0;
+    return name && std::ifstream(name) >> good && waits++ >= good;
 }
 
 // The device's turn: its memory can be read and written while one of these lives.
@@ -184,7 +203,8 @@ CUresult cuDriverGetVersion(int* version) {
 }
 
 CUresult cuGetErrorString(CUresult error, const char** said) {
-    *said = error == CUDA_ERROR_INVALID_VALUE ? "the pretend driver refuses" : "error";
+    *said = error == CUDA_ERROR_INVALID_VALUE ? "the pretend driver refuses"
+        : error == CUDA_ERROR_LAUNCH_FAILED ? "unspecified launch failure" : "error";
     return CUDA_SUCCESS;
 }
 
@@ -224,6 +244,7 @@ CUresult cuDeviceTotalMem_v2(size_t* bytes, CUdevice) {
 }
 
 CUresult cuCtxCreate_v2(CUcontext* context, unsigned, CUdevice) {
+    UNLESS_LOST
     *context = new CUctx_st{std::this_thread::get_id()};
     stack.push_back(*context);
     ++contexts;
@@ -231,6 +252,7 @@ CUresult cuCtxCreate_v2(CUcontext* context, unsigned, CUdevice) {
 }
 
 CUresult cuCtxDetach(CUcontext context) {
+    UNLESS_LOST
     if (!allocations.empty()) {
         return refuse(text(allocations.size()) + " allocations were not freed");
     }
@@ -240,11 +262,13 @@ CUresult cuCtxDetach(CUcontext context) {
 }
 
 CUresult cuCtxPushCurrent_v2(CUcontext context) {
+    UNLESS_LOST
     stack.push_back(context);
     return CUDA_SUCCESS;
 }
 
 CUresult cuCtxPopCurrent_v2(CUcontext* context) {
+    UNLESS_LOST
     if (stack.empty()) {
         return CUDA_ERROR_INVALID_CONTEXT;
     }
@@ -254,31 +278,38 @@ CUresult cuCtxPopCurrent_v2(CUcontext* context) {
 }
 
 CUresult cuCtxGetDevice(CUdevice* device) {
+    UNLESS_LOST
     *device = 0;
     return stack.empty() ? CUDA_ERROR_INVALID_CONTEXT : CUDA_SUCCESS;
 }
 
 CUresult cuCtxSynchronize() {
+    UNLESS_LOST
     waited_for = recorded;
     return CUDA_SUCCESS;
 }
 
 CUresult cuStreamCreate(CUstream* stream, unsigned) {
+    UNLESS_LOST
     *stream = new CUstream_st;
     return CUDA_SUCCESS;
 }
 
 CUresult cuStreamDestroy_v2(CUstream stream) {
+    UNLESS_LOST
     delete stream;
     return CUDA_SUCCESS;
 }
 
 CUresult cuStreamSynchronize(CUstream) {
+    lost = lost || lost_by_now();
+    UNLESS_LOST
     waited_for = recorded;
     return CUDA_SUCCESS;
 }
 
 CUresult cuEventCreate(CUevent* event, unsigned) {
+    UNLESS_LOST
     const std::string problem = wrong_thread();
     if (!problem.empty()) {
         return refuse("event: " + problem);
@@ -289,18 +320,21 @@ CUresult cuEventCreate(CUevent* event, unsigned) {
 }
 
 CUresult cuEventDestroy_v2(CUevent event) {
+    UNLESS_LOST
     delete event;
     --events;
     return CUDA_SUCCESS;
 }
 
 CUresult cuEventRecord(CUevent event, CUstream) {
+    UNLESS_LOST
     event->place = ++recorded;
     event->moment = std::chrono::steady_clock::now();
     return CUDA_SUCCESS;
 }
 
 CUresult cuEventSynchronize(CUevent event) {
+    UNLESS_LOST
     if (event->place == 0) {
         return refuse("event: waited for and never recorded");
     }
@@ -309,6 +343,7 @@ CUresult cuEventSynchronize(CUevent event) {
 }
 
 CUresult cuEventElapsedTime(float* milliseconds, CUevent start, CUevent end) {
+    UNLESS_LOST
     if (start->place == 0 || end->place < start->place) {
         return refuse("event: the time between two that were not recorded one after the other");
     }
@@ -322,6 +357,7 @@ CUresult cuEventElapsedTime(float* milliseconds, CUevent start, CUevent end) {
 }
 
 CUresult cuMemGetInfo_v2(size_t* unused, size_t* all) {
+    UNLESS_LOST
     *all = *unused = MEMORY;
     for (const auto& allocation : allocations) {
         *unused -= allocation.second;
@@ -331,6 +367,7 @@ CUresult cuMemGetInfo_v2(size_t* unused, size_t* all) {
 }
 
 CUresult cuMemAlloc_v2(CUdeviceptr* address, size_t bytes) {
+    UNLESS_LOST
     const std::string problem = wrong_thread();
     if (!problem.empty() || bytes == 0) {
         return refuse("allocation: " + (problem.empty() ? "of nothing" : problem));
@@ -349,6 +386,7 @@ CUresult cuMemAlloc_v2(CUdeviceptr* address, size_t bytes) {
 }
 
 CUresult cuMemFree_v2(CUdeviceptr address) {
+    UNLESS_LOST
     const std::string problem = wrong_thread();
     if (!problem.empty() || allocations.count(address) == 0) {
         return refuse("free: " + (problem.empty() ? "no such allocation" : problem));
@@ -359,14 +397,17 @@ CUresult cuMemFree_v2(CUdeviceptr address) {
 }
 
 CUresult cuMemcpyHtoD_v2(CUdeviceptr to, const void* from, size_t bytes) {
+    UNLESS_LOST
     return copy(reinterpret_cast<void*>(to), from, bytes, to);
 }
 
 CUresult cuMemcpyDtoH_v2(void* to, CUdeviceptr from, size_t bytes) {
+    UNLESS_LOST
     return copy(to, reinterpret_cast<const void*>(from), bytes, from);
 }
 
 CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream) {
+    UNLESS_LOST
     const std::string problem = outside(to, bytes);
     if (!problem.empty()) {
         return refuse("copy: " + problem);
@@ -386,14 +427,17 @@ CUresult cuMemcpyDtoHAsync_v2(void* to, CUdeviceptr from, size_t bytes, CUstream
 }
 
 CUresult cuMemsetD8_v2(CUdeviceptr address, unsigned char value, size_t count) {
+    UNLESS_LOST
     return fill(address, value, count);
 }
 
 CUresult cuMemsetD32_v2(CUdeviceptr address, unsigned value, size_t count) {
+    UNLESS_LOST
     return fill(address, value, count);
 }
 
 CUresult cuModuleLoadDataEx(CUmodule* module, const void* image, unsigned, CUjit_option*, void**) {
+    UNLESS_LOST
     std::unique_ptr<CUmod_st> made(new CUmod_st);
     std::map<std::string, cubin::Kernel> compiled;
     const std::string problem = cubin::read(image, 53, &compiled);
@@ -409,11 +453,13 @@ CUresult cuModuleLoadDataEx(CUmodule* module, const void* image, unsigned, CUjit
 }
 
 CUresult cuModuleUnload(CUmodule module) {
+    UNLESS_LOST
     delete module;
     return CUDA_SUCCESS;
 }
 
 CUresult cuModuleGetFunction(CUfunction* function, CUmodule module, const char* name) {
+    UNLESS_LOST
     const auto found = module->functions.find(name);
     if (found == module->functions.end()) {
         return CUDA_ERROR_NOT_FOUND;
@@ -430,12 +476,14 @@ CUresult cuModuleGetFunction(CUfunction* function, CUmodule module, const char* 
 
 // PyCUDA calls it ahead of cuLaunchKernel, which says the same again.
 CUresult cuFuncSetBlockShape(CUfunction, int, int, int) {
+    UNLESS_LOST
     return CUDA_SUCCESS;
 }
 
 CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
                         unsigned block_x, unsigned block_y, unsigned block_z, unsigned,
                         CUstream, void** parameters, void** extra) {
+    UNLESS_LOST
     const char* buffer = nullptr;
     size_t bytes = 0;
     for (; extra && *extra != CU_LAUNCH_PARAM_END; extra += 2) {

@@ -6,10 +6,12 @@ and what a test wants to know: `calls`, `violations`, live memory.
 Strict where a GPU would fail later than the mistake, or only sometimes:
   device memory is apart from the host's, and holds 0xFF (no number, as a float) until written;
   whatever is asynchronous is done when something waits for it, and not before;
-  a context belongs to the thread that made it; a lost context fails every call that follows.
+  a context belongs to the thread that made it; a lost context fails every call that follows;
+  no thread may end with a context on its stack, were it a lost one: PyCUDA ends the process then.
 """
 
 import os
+import sys
 import threading
 
 import numpy as np
@@ -22,6 +24,7 @@ ROUTINES = {"context": "cuCtxCreate", "alloc": "cuMemAlloc", "memcpy": "cuMemcpy
             "launch": "cuLaunchKernel", "synchronize": "cuStreamSynchronize",
             "module": "cuModuleLoadDataEx"}
 WORK = ("memcpy", "launch", "synchronize", "execute")
+ENDING_S = 0.2  # for a thread that is about to end, so that it is seen how
 
 
 class DeviceFault(Exception):
@@ -46,6 +49,21 @@ class ContextState:
         self.flags = flags
         self.gone = False
         self.poison = None  # (class of error, its words)
+
+
+class ThreadsEnd:
+    """Held by nothing but a thread's local data: its own end is the thread's."""
+
+    def __init__(self, thread, contexts, violation):
+        self._ident, self._name = thread.ident, thread.name
+        self._contexts, self._violation = contexts, violation
+
+    def __del__(self, get_ident=threading.get_ident, ending=sys.is_finalizing):
+        # In another thread it is not the thread that went, but the machine.
+        if self._contexts and get_ident() == self._ident and not ending():
+            self._violation("thread {} ended with {} on its stack, at which PyCUDA ends the process"
+                            .format(self._name, "a lost context" if self._contexts[-1].poison
+                                    else "a context"))
 
 
 class Operation:
@@ -77,6 +95,7 @@ class Machine:
         self._faults = []
         self._pending = []
         self._stacks = threading.local()
+        self._threads = []  # (thread, its stack of contexts), without the main thread
         self._contexts = []
         self._initialised_in = None
         self._next_address = FIRST_ADDRESS
@@ -119,6 +138,9 @@ class Machine:
 
     def leftovers(self):
         """What is still there, as violations; a lost context may leave anything behind."""
+        for thread, stack in self._threads:
+            if stack and thread is not threading.current_thread():
+                thread.join(ENDING_S)
         left = []
         for context in self._contexts:
             if not context.gone and not context.poison:
@@ -176,6 +198,10 @@ class Machine:
     def _stack(self):
         if not hasattr(self._stacks, "contexts"):
             self._stacks.contexts = []
+            thread = threading.current_thread()
+            if thread is not threading.main_thread():
+                self._threads.append((thread, self._stacks.contexts))
+                self._stacks.end = ThreadsEnd(thread, self._stacks.contexts, self.violation)
         return self._stacks.contexts
 
     def _current_or_none(self):

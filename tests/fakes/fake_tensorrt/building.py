@@ -1,6 +1,7 @@
 """From a network to a plan: optimisation profiles, builder configuration, timing cache, builder.
 
-A plan holds the ONNX network, for whom it was built and how; `Plan.read` takes it apart again.
+A plan holds the ONNX network, for whom it was built and how; `unsealed` takes it apart again. A
+builder holds device memory, which what it made shares: one that outlives the CUDA context is seen.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ from fake_tensorrt.common import check, check_shape, host_memory
 
 PLAN = b"pretended TensorRT plan\n"
 CACHE = b"pretended TensorRT timing cache\n"
+BUILDER_BYTES = 256  # a real one takes far more
 MOST_WORKSPACE = 1 << 30  # what a version without a limit may take, as the default
 DEFAULT_SOURCES = ("CUBLAS", "CUBLAS_LT", "CUDNN", "EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS")
 
@@ -133,12 +135,12 @@ def define(world):
 
     @world.strict
     class IBuilderConfig:
-        __slots__ = ("_logger", "_flags", "_workspace", "_sources", "_profiles", "_cache",
-                     "_verbosity", "_level", "_iterations")
+        __slots__ = ("_logger", "_memory", "_flags", "_workspace", "_sources", "_profiles",
+                     "_cache", "_verbosity", "_level", "_iterations")
         __module__ = "tensorrt.tensorrt"
 
-        def __init__(self, logger):
-            self._logger = logger
+        def __init__(self, logger, memory):
+            self._logger, self._memory = logger, memory
             self._flags = 1 << int(trt.BuilderFlag.TF32)  # on by default
             self._workspace = MOST_WORKSPACE
             self._sources = sum(1 << int(each) for each in trt.TacticSource.__members__.values())
@@ -243,11 +245,17 @@ def define(world):
 
     @world.strict
     class Builder:
-        __slots__ = ("_logger",)
+        __slots__ = ("_logger", "_memory")
         __module__ = "tensorrt.tensorrt"
 
         def __init__(self, logger):
             self._logger = check(logger, trt.ILogger, "Builder")
+            self._memory = None
+            if world.here("a builder"):
+                self._memory = world.reserve(BUILDER_BYTES, "a TensorRT builder")
+            if self._memory is None:
+                world.log(logger, "ERROR", "no builder: no CUDA context, or out of device memory")
+                raise TypeError("pybind11::init(): factory function returned nullptr")
 
         logger = property(lambda self: self._logger)
         platform_has_fast_fp16 = world.until(10)(property(lambda self: True))
@@ -261,10 +269,10 @@ def define(world):
             if check(flags, int, "create_network") & ~known:
                 world.log(self._logger, "ERROR", "unknown network flags {:#x}".format(flags))
                 return None
-            return trt.INetworkDefinition(flags, self._logger)
+            return trt.INetworkDefinition(flags, self._logger, self._memory)
 
         def create_builder_config(self):
-            return IBuilderConfig(self._logger)
+            return IBuilderConfig(self._logger, self._memory)
 
         def create_optimization_profile(self):
             return IOptimizationProfile()

@@ -92,12 +92,12 @@ def define(world):
 
     @world.strict
     class INetworkDefinition:
-        __slots__ = ("_flags", "_logger", "_model", "_inputs", "_outputs", "_layers", "_parser",
-                     "__weakref__")
+        __slots__ = ("_flags", "_logger", "_memory", "_model", "_inputs", "_outputs", "_layers",
+                     "_parser", "__weakref__")
         __module__ = "tensorrt.tensorrt"
 
-        def __init__(self, flags, logger):
-            self._flags, self._logger = flags, logger
+        def __init__(self, flags, logger, memory):
+            self._flags, self._logger, self._memory = flags, logger, memory
             self._model, self._parser = None, None
             self._inputs, self._outputs, self._layers = [], [], []
 
@@ -166,11 +166,13 @@ def define(world):
                 self.node(), self.func(), self._said.code, self.desc())
 
     class OnnxParser:
-        __slots__ = ("_network", "_logger", "_errors", "__weakref__")
+        __slots__ = ("_network", "_memory", "_logger", "_errors", "__weakref__")
         __module__ = "tensorrt.tensorrt"
 
         def __init__(self, network, logger):
-            self._network = check(network, INetworkDefinition, "OnnxParser")
+            # It keeps no network alive, in no version.
+            self._network = weakref.ref(check(network, INetworkDefinition, "OnnxParser"))
+            self._memory = network._memory
             self._logger = check(logger, trt.ILogger, "OnnxParser")
             self._errors = []
             network._parser = weakref.ref(self)
@@ -205,7 +207,9 @@ def define(world):
 
         def parse(self, model, path=None):
             content = bytes(memoryview(model))
-            network = self._network
+            network = self._network()
+            if network is None:
+                world.abort("the network was gone before its parser was done")
             try:
                 if world.version < (10,) and not network._flags & 1:
                     raise Refused("INVALID_VALUE", "the network was made without explicit batch")
@@ -217,7 +221,8 @@ def define(world):
             return True
 
         def _refuse(self, refused):
-            self._errors.append(refused)
+            refused.__context__ = None  # its frames hold this parser, which would be garbage then
+            self._errors.append(refused.with_traceback(None))
             world.log(self._logger, "ERROR", "{}: {}".format(refused.code, refused.text))
             return False
 
