@@ -1,7 +1,7 @@
 """Every prerequisite of the daemon: what was found, what is needed, how to mend it; the verdict.
 
-In: a machine and a config. Out: a `Report` of rows in groups. Nothing is changed, nothing is made,
-and no probe ends the examination: one that fails is a row that says so.
+In: a machine and a config. Out: a `Report` of rows in groups. Nothing is changed, nothing is left
+behind, and no probe ends the examination: one that fails is a row that says so.
 
 What `jetson-cluster doctor --json` prints, in this shape and order:
 
@@ -26,6 +26,7 @@ What `jetson-cluster doctor --json` prints, in this shape and order:
 import logging
 from typing import Callable, List, NamedTuple, Sequence
 
+from jetson_cluster import gpu_losses
 from jetson_cluster.checking import one_line
 from jetson_cluster.doctor import computer, contents, folders, gpu, libraries, service, verdict
 from jetson_cluster.doctor.case import Case
@@ -91,7 +92,7 @@ def guarded(probe: Callable[[Case], Finding], case: Case) -> Finding:
 
 def _given_up(case: Case) -> str:
     try:
-        return "the GPU was lost %d times" % len(case.gpu_losses()) if case.gpu_given_up else ""
+        return "the GPU was lost %d times" % gpu_losses.TOO_MANY if case.gpu_given_up else ""
     except OSError as error:
         log.debug("losses of the GPU unknown: %s", error)
         return ""

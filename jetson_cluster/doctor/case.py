@@ -13,7 +13,8 @@ from typing import Callable, Dict, List, Optional, Sequence
 from jetson_cluster import config as settings
 from jetson_cluster import gpu_losses, lock, recipe
 from jetson_cluster.doctor import people
-from jetson_cluster.doctor.findings import SKIP, WARN, WORLD, Finding, bad, skip
+from jetson_cluster.doctor import unit as units
+from jetson_cluster.doctor.findings import CONFIG, SKIP, WARN, WORLD, Finding, bad, skip
 from jetson_cluster.doctor.machine import Machine
 from jetson_cluster.errors import UserError, WorldError
 
@@ -87,14 +88,14 @@ class Case:
             raise error
         return value
 
-    def facts(self, what: str) -> Dict[str, object]:
+    def facts(self, what: str, *words: str) -> Dict[str, object]:
         """What child.py says of `what`; {"error": why} where it cannot say anything."""
         def ask():
             try:
-                return self.machine.ask_child(what)
+                return self.machine.ask_child(what, *words)
             except WorldError as error:
                 return {"error": str(error), "absent": False}
-        return self._once("facts " + what, ask)
+        return self._once(" ".join(("facts", what) + words), ask)
 
     @property
     def numpy_works(self) -> bool:
@@ -119,8 +120,8 @@ class Case:
         return self.jetson or bool(self.gpu_nodes) or bool(self.facts("cuda").get("gpus"))
 
     @property
-    def unit(self) -> Optional[people.Unit]:
-        return self._once("unit", lambda: people.installed_unit(self.machine))
+    def unit(self) -> Optional[units.Unit]:
+        return self._once("unit", lambda: units.installed(self.machine))
 
     @property
     def serves(self) -> bool:
@@ -140,6 +141,31 @@ class Case:
     def hidden(self, path: str) -> Optional[str]:
         """The folder on the way to `path` that whoever looks may not enter; None for none."""
         return people.whoever_looks(self.machine).stopped_at(path)
+
+    def unseen(self, key: str, path: str) -> Optional[Finding]:
+        """What is wrong if the service's sandbox hides `path`, which `key` of the config names."""
+        why = self.unit.hides(path) if self.serves else ""
+        if not why:
+            return None
+        return bad(CONFIG, "%s: the service does not see it, because of %s in its unit" % (
+            path, why), "a place that the service sees",
+            "put it elsewhere, such as at %s, and set %s to that" % (_usual(key), key))
+
+    def unwritable(self, key: str, folder: str) -> Optional[Finding]:
+        """What is wrong if the service's sandbox keeps it from writing to `folder`; see unseen."""
+        unseen = self.unseen(key, folder)
+        why = self.unit.keeps_from_writing(folder) if self.serves else ""
+        if unseen or not why:
+            return unseen
+        place = '"-%s"' % folder if " " in folder else "-" + folder
+        made = "" if os.path.isdir(folder) else "sudo install -d -o %s %s && " % (
+            shlex.quote(self.person.name), shlex.quote(folder))
+        return bad(CONFIG, "%s: the service cannot write to it, because of %s in its unit" % (
+            folder, why), "ReadWritePaths= for it, and the folder there when the service starts",
+            "%ssudo install -d %s && printf '%%s\\n' '[Service]' %s | sudo tee %s/%s.conf && sudo "
+            "systemctl daemon-reload && sudo systemctl try-restart jetson-cluster" % (
+                made, units.DROP_INS, shlex.quote("ReadWritePaths=" + place.replace("%", "%%")),
+                units.DROP_INS, key))
 
     @property
     def model(self) -> Optional[recipe.Model]:
@@ -168,19 +194,37 @@ class Case:
         """Images a batch, once config and model are known."""
         return self.config.batch or self.model.recipe.max_batch
 
-    def gpu_losses(self) -> List[float]:
-        """When the GPU was lost of late, in seconds since boot."""
-        losses = gpu_losses.GpuLosses(
+    @property
+    def _losses(self) -> gpu_losses.GpuLosses:
+        return gpu_losses.GpuLosses(
             os.path.join(self.config.state_dir, gpu_losses.FILE_NAME),
             self.machine.text("/proc/sys/kernel/random/boot_id") or "",
             lambda: self.machine.since_boot_s)
-        return self._once("losses", losses.recent)
+
+    def gpu_losses(self) -> List[float]:
+        """When the GPU was lost of late, in seconds since boot."""
+        return self._once("losses", self._losses.recent)
+
+    @property
+    def gpu_left(self) -> bool:
+        """Whether the process that used the GPU last ended without a word.
+
+        The next one to start counts that as a loss. False where it is unknown if a daemon runs.
+        """
+        def find():
+            try:
+                return self._losses._read().in_use and not lock.is_held(self.config.state_dir)
+            except UserError:
+                return False  # the row of the lock itself says why it is unknown
+        return self._once("left", find)
 
     @property
     def gpu_given_up(self) -> bool:
         """Whether the daemon would start on the processor because the GPU was lost too often."""
-        return (self.config is not None and self.wants_gpu and self.config.tensorrt.cpu_fallback
-                and len(self.gpu_losses()) >= gpu_losses.TOO_MANY)
+        if not (self.config and self.wants_gpu and self.config.tensorrt.cpu_fallback):
+            return False
+        return self._losses.too_many() or (
+            self.gpu_left and len(self.gpu_losses()) + 1 >= gpu_losses.TOO_MANY)
 
     @property
     def running(self) -> bool:
@@ -222,6 +266,13 @@ def _program() -> str:
     if os.path.exists(beside):
         return shlex.quote(beside)
     return "%s -m jetson_cluster" % shlex.quote(sys.executable)
+
+
+def _usual(key: str) -> str:
+    """Where what a key names stands by default; the state_dir where that goes by another key."""
+    section, _, inner = key.partition(".")
+    held = settings.DEFAULTS[section]
+    return (held[inner] if inner else held) or settings.DEFAULTS["state_dir"]
 
 
 def _is_absent(path: str) -> bool:

@@ -1,7 +1,8 @@
 """What can only be found out by importing a library, told by a process made for that alone.
 
-In: a name of FACTS. Out: one line of JSON on standard output. An error that an import raises is an
-answer ("error"); one that ends the process is seen by whoever started it (machine.py).
+In: a name of FACTS, and words for it. Out: one line of JSON on standard output. An error
+that an import raises is an answer ("error"); one that ends the process is seen by whoever started
+it (machine.py).
 """
 
 import importlib
@@ -86,11 +87,48 @@ def cuda() -> Dict[str, object]:
     return facts
 
 
+def network(path: str) -> Dict[str, object]:
+    """Whether a file can be read as ONNX, by the smaller library that is here."""
+    lacks = []
+    for read in (_by_onnx, _by_onnxruntime):
+        try:
+            return read(path)
+        except ImportError as error:
+            lacks.append(one_line(error))
+    return {"error": "; ".join(lacks)}
+
+
+def _by_onnx(path: str) -> Dict[str, object]:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        nodes = len(onnx.load(path, load_external_data=False).graph.node)
+    except DecodeError as error:
+        return {"wrong": one_line(error)}
+    return {"by": "onnx"} if nodes else {"wrong": "there is no network in it"}
+
+
+def _by_onnxruntime(path: str) -> Dict[str, object]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # the answer says it
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no other base
+        # Any other may be a lack of this library's, such as of an operator that TensorRT has.
+        kind = "wrong" if type(error).__name__ == "InvalidProtobuf" else "error"
+        return {kind: one_line(error)}
+    return {"by": "onnxruntime"}
+
+
 FACTS = {name: library(name) for name in (
     "numpy", "PIL", "yaml", "watchdog", "onnxruntime", "openvino")}
-FACTS.update(python=python, tensorrt=tensorrt, cuda=cuda)
+FACTS.update(python=python, tensorrt=tensorrt, cuda=cuda, network=network)
 
 
-def main(name: str) -> None:
+def main(name: str, *words: str) -> None:
     """Print what is to be known of `name`, one of FACTS."""
-    print("\n" + json.dumps(FACTS[name]()))
+    print("\n" + json.dumps(FACTS[name](*words)))

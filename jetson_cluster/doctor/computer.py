@@ -13,7 +13,8 @@ from jetson_cluster.doctor.findings import Finding, ok, skip, warn
 
 # L4T's major and minor release -> the JetPack that brought it.
 JETPACKS = (((32, 6), "4.6"), ((32, 7), "4.6"), ((35,), "5"), ((36,), "6"))
-WRITTEN_FOR = "JetPack 4.6 (L4T 32.6, 32.7) or JetPack 6 (L4T 36)"
+WRITTEN_FOR = "JetPack 4.6.1 to 4.6.6 (L4T 32.7) or JetPack 6 (L4T 36)"
+OLD_TENSORRT = (32, 6)  # JetPack 4.6 without a further number
 # Decoding two large images at once took up to 620 MB (systemd/config.yaml); the network is extra.
 LEAST_AVAILABLE_BYTES = 10 ** 9
 SMALL_COMPUTER_BYTES = 4500 * 10 ** 6  # a Nano's 4 GB, which its GPU shares
@@ -38,6 +39,10 @@ def system(case: Case) -> Finding:
         return warn("unknown: /etc/nv_tegra_release says '%s'" % text.split("\n")[0], WRITTEN_FOR)
     name = "L4T %s" % ".".join(map(str, release))
     jetpack = jetpack_of(release)
+    if release[:2] == OLD_TENSORRT:
+        return warn("%s, JetPack %s, whose TensorRT is 8.0" % (name, jetpack), WRITTEN_FOR,
+                    "sudo sed -i s/r32.6/r32.7/ /etc/apt/sources.list.d/nvidia-l4t-apt-source.list "
+                    "&& sudo apt-get update && sudo apt-get dist-upgrade")
     if jetpack is None or jetpack == "5":
         return warn("%s%s" % (name, ", JetPack 5" if jetpack else ""), WRITTEN_FOR)
     return ok("%s, JetPack %s" % (name, jetpack))

@@ -9,6 +9,7 @@ import shlex
 import sqlite3
 from typing import Optional
 
+from jetson_cluster import config as settings
 from jetson_cluster.database import SCHEMA_VERSION
 from jetson_cluster.doctor import people
 from jetson_cluster.doctor.case import Case, with_config
@@ -27,11 +28,17 @@ def config(case: Case) -> Finding:
         unseen = not os.access(case.config_path, READ)
         return bad(CONFIG, case.config_error, "a config without mistakes", case.as_root if unseen
                    else "edit it; systemd/config.yaml explains each key")
+    why = case.unit.hides(case.config_path) if case.serves else ""
+    if why:
+        return bad(CONFIG, "%s: the service does not see it, because of %s in its unit" % (
+            case.config_path, why), "a place that the service sees",
+            "sudo cp %s %s   # and name that in the unit's ExecStart" % (
+                shlex.quote(case.config_path), settings.DEFAULT_PATH))
     return ok(case.config_path)
 
 
 def model(case: Case) -> Finding:
-    closed = _out_of_sight(case, case.config.model)
+    closed = case.unseen("model", case.config.model) or _out_of_sight(case, case.config.model)
     if closed:
         return closed
     if case.model is None:
@@ -45,8 +52,23 @@ def model(case: Case) -> Finding:
         return bad(CONFIG, "%s: user %s may not read it" % (found, case.person.name),
                    "a model that the daemon may read",
                    "sudo chmod a+r " + shlex.quote(held.onnx_path))
-    return ok("%s, %s" % (found, "as its recipe says (sha256)" if built else
-                          "whose recipe names no checksum"))
+    if built:
+        return ok(found + ", as its recipe says (sha256)")
+    return _parsed(case, found + ", whose recipe names no checksum")
+
+
+def _parsed(case: Case, found: str) -> Finding:
+    """What stands in for a checksum: whether the file can be read as ONNX at all."""
+    facts = case.facts("network", case.model.onnx_path)
+    if "wrong" in facts:
+        return bad(CONFIG, "%s, and is no ONNX file: %s" % (found, facts["wrong"]),
+                   "a whole network", "copy it here again, and compare: sha256sum " + shlex.quote(
+                       case.model.onnx_path))
+    if "error" in facts:
+        return warn("%s, and it could not be read as ONNX: %s" % (found, facts["error"]),
+                    "a recipe that names its onnx_sha256, as export writes it, or a library that "
+                    "reads it", case.pip + " install onnxruntime")
+    return ok("%s; %s reads it" % (found, facts["by"]))
 
 
 def codebook(case: Case) -> Finding:
@@ -55,7 +77,7 @@ def codebook(case: Case) -> Finding:
     from jetson_cluster import codebook as codebooks
 
     path, held = case.config.codebook, case.model
-    closed = _out_of_sight(case, path)
+    closed = _unseen_uplink(case, "codebook", path) or _out_of_sight(case, path)
     if closed:
         return closed
 
@@ -86,6 +108,9 @@ def policy(case: Case) -> Finding:
     from jetson_cluster import policy as policies
 
     path = case.config.policy
+    closed = _unseen_uplink(case, "policy", path)
+    if closed:
+        return closed
     try:
         wanted = policies.load(path)
     except UserError as error:
@@ -105,6 +130,12 @@ def policy(case: Case) -> Finding:
                         "clusters of the codebook, 0 to %d" % (clusters.k - 1),
                         "name the clusters of this codebook in it")
     return ok(found)
+
+
+def _unseen_uplink(case: Case, key: str, path: str) -> Optional[Finding]:
+    """What the sandbox hides of files that the daemon also starts without."""
+    unseen = case.unseen(key, path)
+    return unseen and warn(unseen.found, unseen.needed, unseen.mend)
 
 
 def _kept(case: Case, name: str) -> str:

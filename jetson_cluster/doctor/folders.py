@@ -48,8 +48,11 @@ def queue(case: Case) -> Finding:
 def _folder(case: Case, key: str, folder: str) -> Finding:
     """Whether the daemon may write there, or make it; it does so at its start."""
     person = case.person
-    if case.serves and case.unit.state_folder == folder and not os.path.lexists(folder):
+    if case.serves and folder in case.unit.state_folders and not os.path.lexists(folder):
         return ok("%s: systemd makes it at the first start" % folder)
+    barred = case.unwritable(key, folder)
+    if barred:
+        return barred
     there = folder
     while not os.path.lexists(there):
         there = os.path.dirname(there)
@@ -102,9 +105,15 @@ def daemon(case: Case) -> Finding:
 
 
 def inbox(case: Case) -> Finding:
-    """It is the cameras': whatever is wrong with it, the daemon starts, and waits for it."""
+    """It is the cameras', and only read: the daemon starts without it, and waits for it.
+
+    For one that its sandbox hides it would wait for ever.
+    """
     path, person = case.config.inbox.path, case.person
     needed = "the folder that the cameras write to, readable for user %s" % person.name
+    unseen = case.unseen("inbox.path", path)
+    if unseen:
+        return unseen
     hidden = case.hidden(path)
     if hidden:
         return warn("%s: %s may not be entered by who looks" % (path, hidden), needed, case.as_root)

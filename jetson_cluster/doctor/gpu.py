@@ -5,20 +5,24 @@ enough, and the daemon may be using the GPU.
 """
 
 import os
+import shlex
 import types
 from typing import Optional
 
 from jetson_cluster import gpu_losses
 from jetson_cluster.doctor.case import TENSORRT, Case, with_config
 from jetson_cluster.doctor.findings import Finding, ok, skip, warn
+from jetson_cluster.doctor.libraries import numbers
 from jetson_cluster.doctor.people import ENTER, READ, WRITE, group_number
 
 # Without these CUDA does not start; others, for debugging and video, may be closed.
 ESSENTIAL_NODES = ("nvmap", "nvhost-ctrl", "nvhost-ctrl-gpu", "nvhost-gpu", "nvhost-as-gpu",
                    "nvidiactl", "nvidia-uvm", "nvidia0", "dxg", "as", "channel", "ctrl")
 GPU_GROUP = "video"
+LEAST_TENSORRT = (8, 2)  # JetPack 4.6.1's; that for RTX, which counts anew, is newer
 LEAST_CAPABILITY = (5, 3)  # the Nano's, which the kernels are written for
 KERNELS = ("nearest", "preprocess")
+ABSENT = "absent"
 
 
 def nodes(case: Case) -> Finding:
@@ -50,8 +54,14 @@ def nodes(case: Case) -> Finding:
 def tensorrt(case: Case) -> Finding:
     facts = case.facts("tensorrt")
     if "error" not in facts:
-        return ok("%s %s in %s" % (facts["name"], facts["version"],
-                                   os.path.dirname(str(facts["path"])) or "memory"))
+        found = "%s %s in %s" % (facts["name"], facts["version"],
+                                 os.path.dirname(str(facts["path"])) or "memory")
+        if facts["name"] == "tensorrt" and numbers(str(facts["version"])) < LEAST_TENSORRT:
+            return case.lacking(
+                TENSORRT, found, "TensorRT 8.2 or newer",
+                "install JetPack 4.6.1 or later: see 'system' above" if case.jetson else
+                case.pip + " install --upgrade tensorrt")
+        return ok(found)
     found = "not installed" if facts.get("absent") else str(facts["error"])
     if not case.jetson:
         return case.lacking(TENSORRT, found, "TensorRT 8.2 or newer",
@@ -135,20 +145,33 @@ def kernels(case: Case) -> Finding:
     folder = os.path.dirname(os.path.abspath(_plan(case)))
     target = launcher.Target("sm_%d%d" % tuple(first_gpu(case)["capability"]),
                              ".".join(map(str, facts["built_for"])))
-    absent = [name for name in KERNELS if not os.path.isfile(launcher.image_path(
-        folder, name, launcher.source_of(name), target))]
-    if not absent:
+    troubles = [_trouble_of_image(launcher, launcher.image_path(
+        folder, name, launcher.source_of(name), target)) for name in KERNELS]
+    if not any(troubles):
         return ok("compiled for %s, in %s" % (target.architecture, folder))
+    damaged = "".join("; " + trouble for trouble in troubles if trouble not in ("", ABSENT))
     compiler = case.machine.which("nvcc") or next(iter(
         case.machine.paths(launcher.USUAL_NVCC)), None)
     if compiler and _makes(case, compiler, target.architecture):
-        return ok("not compiled for %s yet; %s does it at the first start" % (
-            target.architecture, compiler))
+        return ok("not compiled for %s yet%s; %s does it at the next start" % (
+            target.architecture, damaged, compiler))
+    lacks = "%s does not know that GPU" % compiler if compiler else \
+        "no nvcc in PATH nor at %s" % launcher.USUAL_NVCC
     return case.lacking(
-        TENSORRT, "none compiled for %s in %s, and %s" % (
-            target.architecture, folder, "%s does not know that GPU" % compiler if compiler else
-            "no nvcc in PATH nor at %s" % launcher.USUAL_NVCC), "a compiler of CUDA's for this GPU",
+        TENSORRT, "not compiled for %s in %s%s, and %s" % (
+            target.architecture, folder, damaged, lacks), "a compiler of CUDA's for this GPU",
         "sudo apt-get install cuda-nvcc-%d-%d" % tuple(facts["built_for"][:2]))
+
+
+def _trouble_of_image(launcher, path: str) -> str:
+    """What keeps a compiled kernel from being loaded: ABSENT, or in words; "" for nothing."""
+    if not os.path.isfile(path):
+        return ABSENT
+    try:
+        launcher._read(path)
+    except (OSError, ValueError) as error:
+        return "%s: %s" % (os.path.basename(path), getattr(error, "strerror", None) or error)
+    return ""
 
 
 def _makes(case: Case, compiler: str, architecture: str) -> bool:
@@ -171,8 +194,18 @@ def engine(case: Case) -> Finding:
         types.SimpleNamespace(__name__=facts["name"], __version__=facts["version"]), case.model,
         case.batch, plans.Device(found["name"], "%d.%d" % tuple(found["capability"])),
         case.config.tensorrt.workspace_bytes)
-    if os.path.lexists(path) and not os.access(path, READ) or case.hidden(path):
+    closed = case.unseen("tensorrt.plan", path)
+    if closed:
+        return case.lacking(TENSORRT, closed.found, closed.needed, closed.mend)
+    files = [one for one in (path, plans.certificate_path(path)) if os.path.lexists(one)]
+    if case.hidden(path) or not all(os.access(one, READ) for one in files):
         return warn("%s: cannot be read by this user" % path, "a look by one who may", case.as_root)
+    unreadable = [one for one in files if not case.person.may(one, READ)]
+    if unreadable:
+        return case.lacking(
+            TENSORRT, "user %s may not read %s" % (case.person.name, " and ".join(unreadable)),
+            "an engine that the daemon may read", "sudo chown %s %s" % (
+                shlex.quote(case.person.name), " ".join(map(shlex.quote, unreadable))))
     plan = plans.look(path, sought)
     if plan.state == plans.FITS:
         return ok("%s, %.1f MB, built %s in %g s" % (
@@ -193,6 +226,10 @@ def engine(case: Case) -> Finding:
 def _building_trouble(case: Case, path: str) -> Optional[Finding]:
     """What would keep the daemon from building the engine; None if nothing is known to."""
     folder = os.path.dirname(os.path.abspath(path))
+    closed = case.unwritable("tensorrt.plan", folder)
+    if closed:
+        return case.lacking(TENSORRT, "%s: none that fits; %s" % (path, closed.found),
+                            closed.needed, closed.mend)
     if not os.path.isdir(folder) or not case.person.may(folder, WRITE | ENTER):
         return case.lacking(TENSORRT, "%s: none that fits, and user %s cannot write to %s" % (
             path, case.person.name, folder), "a folder to keep the engine in",
@@ -219,9 +256,13 @@ def losses(case: Case) -> Finding:
     if hidden:
         return skip("cannot be told: %s may not be entered by this user" % hidden)
     recent = len(case.gpu_losses())
-    if not recent:
-        return ok("not lost within the last %d minutes" % (gpu_losses.WITHIN_S / 60))
-    found = "lost %d times within the last %d minutes" % (recent, gpu_losses.WITHIN_S / 60)
+    found = "%s within the last %d minutes" % (
+        "lost %d times" % recent if recent else "not lost", gpu_losses.WITHIN_S / 60)
+    if case.gpu_left:
+        found += "; the process that used it last ended without a word, which the next start " \
+                 "counts as a loss"
+    elif not recent:
+        return ok(found)
     if case.gpu_given_up:
         found += ": the daemon starts on the processor"
     return warn(found, "a GPU that holds", "sudo journalctl -u jetson-cluster -k | tail -n 50")

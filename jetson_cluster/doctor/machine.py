@@ -4,15 +4,18 @@ In: paths and commands. Out: their text. A test puts another folder in the place
 programs in PATH, and everything that looks at the computer looks there.
 """
 
+import contextlib
 import glob
 import json
 import os
 import platform
 import shutil
+import site
 import subprocess
 import sys
+import tempfile
 import time
-from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence
 
 from jetson_cluster.checking import one_line
 from jetson_cluster.errors import WorldError
@@ -22,7 +25,11 @@ LIMIT_S = 120.0
 PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 # Our package goes last, so that nothing beside it hides a module of Python's own.
 CHILD = ("import sys; sys.path.append(sys.argv[1]); from jetson_cluster.doctor import child; "
-         "child.main(sys.argv[2])")
+         "child.main(*sys.argv[2:])")
+
+
+# Where programs put what is a user's, if not into HOME.
+XDG = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
 
 
 class Ran(NamedTuple):
@@ -72,13 +79,20 @@ class Machine(NamedTuple):
         # The commands' words are read, so they must be the untranslated ones.
         return self._start([program] + list(command[1:]), dict(self.environment, LC_ALL="C"))
 
-    def ask_child(self, what: str) -> Dict[str, object]:
+    def ask_child(self, what: str, *words: str) -> Dict[str, object]:
         """What child.py says of `what`, found out in a process of its own.
 
-        There a library that crashes takes nothing with it, and no CUDA is left behind here.
+        There a library that crashes takes nothing with it, and no CUDA is left behind here. What
+        libraries make in a user's folders when they are imported goes when the process has ended.
         Raises WorldError that says how the process ended if it did not answer.
         """
-        ran = self._start([sys.executable, "-c", CHILD, PACKAGE_PARENT, what], self.environment)
+        with _throwaway_home() as home:
+            # The user's own libraries are still to be found.
+            base = self.environment.get("PYTHONUSERBASE") or site.getuserbase()
+            ran = self._start(
+                [sys.executable, "-c", CHILD, PACKAGE_PARENT, what] + list(words),
+                dict(self.environment, HOME=home, PYTHONUSERBASE=base, PYTHONDONTWRITEBYTECODE="1",
+                     **{name: home for name in XDG}))
         lines = ran.out.splitlines()
         if ran.code == 0 and lines:
             return json.loads(lines[-1])
@@ -101,6 +115,21 @@ class Machine(NamedTuple):
             raise WorldError("'%s' cannot be started: %s" % (command[0], error.strerror or error))
         return Ran(done.returncode, done.stdout.decode("utf-8", "replace"),
                    done.stderr.decode("utf-8", "replace"))
+
+
+@contextlib.contextmanager
+def _throwaway_home() -> Iterator[str]:
+    """A folder that is gone afterwards; where none can be made, a path at which nothing can be."""
+    try:
+        home = tempfile.mkdtemp(prefix="jetson-cluster-")
+    except OSError:
+        yield os.devnull
+        return
+    try:
+        yield home
+    finally:
+        # What a library left running may still be writing there: then it stays, in /tmp.
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def this_machine() -> Machine:

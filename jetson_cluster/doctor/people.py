@@ -1,7 +1,7 @@
 """Who the daemon runs as, and what that user may read, write and enter.
 
-In: the machine and the installed service unit, if there is one. Out: a `Person` and answers about
-paths. For whoever looks the system itself is asked; for another user the permission bits are read.
+In: the machine, and a name. Out: a `Person` and answers about paths. For whoever looks the system
+itself is asked; for another user the permission bits are read. The service's sandbox is unit.py's.
 """
 
 import os
@@ -10,9 +10,6 @@ from typing import FrozenSet, List, NamedTuple, Optional
 
 from jetson_cluster.doctor.machine import Machine
 
-UNIT = "jetson-cluster.service"
-UNIT_FOLDERS = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system",
-                "/usr/lib/systemd/system", "/lib/systemd/system")
 READ, WRITE, ENTER = os.R_OK, os.W_OK, os.X_OK
 
 
@@ -56,36 +53,6 @@ class Person(NamedTuple):
         held = mode >> 6 if status.st_uid == self.user else \
             mode >> 3 if status.st_gid in self.groups else mode
         return held & wanted == wanted
-
-
-class Unit(NamedTuple):
-    """What the installed service unit says, as far as the doctor needs it."""
-
-    path: str
-    user: str
-    more_groups: List[str]
-    config: str  # "" where the command names none
-    state_folder: str  # that systemd makes; "" for none
-
-
-def installed_unit(machine: Machine) -> Optional[Unit]:
-    """The service unit, None if none is installed; raises OSError if it cannot be read."""
-    for folder in UNIT_FOLDERS:
-        path = "%s/%s" % (folder, UNIT)
-        text = machine.text(path)
-        if text is None:
-            continue
-        values = {}
-        for line in text.splitlines():
-            key, equals, value = line.partition("=")
-            if equals and not line.startswith(("#", ";")):
-                values[key.strip()] = value.strip()
-        words = values.get("ExecStart", "").split()
-        config = words[words.index("--config") + 1] if "--config" in words[:-1] else ""
-        state = values.get("StateDirectory", "")
-        return Unit(path, values.get("User", "root"), values.get("SupplementaryGroups", "").split(),
-                    config, "/var/lib/" + state if state else "")
-    return None
 
 
 def whoever_looks(machine: Machine) -> Person:

@@ -7,7 +7,8 @@ from typing import Dict, Optional
 
 from jetson_cluster.doctor.case import Case
 from jetson_cluster.doctor.findings import WORLD, Finding, bad, ok, skip, warn
-from jetson_cluster.doctor.people import UNIT, account
+from jetson_cluster.doctor.people import account
+from jetson_cluster.doctor.unit import UNIT
 
 CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv")
 ASKED = ("UnitFileState", "ActiveState", "SubState", "NRestarts", "NeedDaemonReload")

@@ -33,9 +33,12 @@ def find():
         except (ImportError, OSError) as error:  # OSError: its libraries are missing
             found.append(one_line(error))
             continue
-        if hasattr(module, "Builder"):
+        if not hasattr(module, "Builder"):
+            found.append("'%s' is a folder here, not NVIDIA's" % name)
+        elif not hasattr(module.Builder, "build_serialized_network"):
+            found.append("%s %s is too old, 8.2 is the least" % (name, module.__version__))
+        else:
             return module
-        found.append("'%s' is a folder here, not NVIDIA's" % name)
     raise WorldError(
         "TensorRT is not to be had (%s); on a Jetson 'apt-get install python3-libnvinfer' and a "
         "virtual environment made with --system-site-packages, elsewhere 'pip install tensorrt'"

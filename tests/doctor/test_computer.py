@@ -28,6 +28,7 @@ def test_a_container_on_a_jetson_is_known_by_its_device_nodes(computer, config):
 
 
 @pytest.mark.parametrize("text, level, told", [
+    ("# R32 (release), REVISION: 6.1, GCID: 1", "warn", "L4T 32.6.1, JetPack 4.6, whose TensorRT"),
     ("# R35 (release), REVISION: 4.1, GCID: 1", "warn", "L4T 35.4.1, JetPack 5"),
     ("# R36 (release), REVISION: 4.3, GCID: 1", "ok", "L4T 36.4.3, JetPack 6"),
     ("# R28 (release), REVISION: 2.1, GCID: 1", "warn", "L4T 28.2.1"),

@@ -187,6 +187,33 @@ def test_a_model_is_shown_with_its_space(computer, config, tiny):
     assert "names no checksum" in finding.found
 
 
+@pytest.mark.parametrize("missing", [(), ("onnx",)])
+@pytest.mark.parametrize("content", [b"no network at all " * 50, bytes(range(256)) * 8])
+def test_a_model_without_a_checksum_has_to_be_onnx(computer, config, tiny, content, missing):
+    computer.without(*missing)
+    assert finding_of("model", computer.case(config)).level == "ok"
+    (config.parent / "m.onnx").write_bytes(content)
+    shutil.copy(tiny.replace(".onnx", ".recipe.yaml"), str(config.parent / "m.recipe.yaml"))
+    case = computer.case(config, "model=%s" % (config.parent / "m.onnx"))
+    finding = finding_of("model", case)
+    assert finding.fault == "config" and "is no ONNX file" in finding.found
+
+
+def test_an_empty_network_is_refused(computer, config, tiny):
+    (config.parent / "m.onnx").write_bytes(b"")
+    shutil.copy(tiny.replace(".onnx", ".recipe.yaml"), str(config.parent / "m.recipe.yaml"))
+    finding = finding_of("model", computer.case(
+        config, "model=%s" % (config.parent / "m.onnx")))
+    assert finding.level == "bad" and "there is no network in it" in finding.found
+
+
+def test_a_model_that_nothing_here_can_check_is_told(computer, config):
+    computer.without("onnx", "onnxruntime")
+    finding = finding_of("model", computer.case(config))
+    assert finding.level == "warn" and "no onnx here; no onnxruntime here" in finding.found
+    assert "onnx_sha256" in finding.needed
+
+
 def test_a_model_that_is_not_its_recipes_is_refused(computer, config, tiny):
     shutil.copy(tiny, str(config.parent / "m.onnx"))
     with open(tiny.replace(".onnx", ".recipe.yaml")) as stream:

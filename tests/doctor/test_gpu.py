@@ -5,11 +5,12 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import types
 
 import pytest
 
-from jetson_cluster import gpu_losses
+from jetson_cluster import gpu_losses, lock
 from jetson_cluster.cuda import launcher
 from jetson_cluster.doctor import child
 from jetson_cluster.doctor import gpu as probes
@@ -85,6 +86,27 @@ def test_tensorrt_comes_from_where_the_computer_has_it(computer, config, on_a_je
     case = computer.case(config, "embedder=tensorrt")
     case.facts("python").update(closed=closed, prefix="/opt/x", executable="/opt/x/python")
     assert probes.tensorrt(case).mend == mend
+
+
+@pytest.mark.parametrize("version, embedder, level", [
+    ("7.1.3.0", "tensorrt", "bad"), ("8.0.1.6", "auto", "warn"), ("8.2.0.6", "auto", "ok"),
+    ("10.3.0", "auto", "ok")])
+def test_a_tensorrt_older_than_it_is_written_for_is_told(
+        computer, config, version, embedder, level):
+    computer.nano()
+    case = computer.case(config, "embedder=" + embedder)
+    case._known["facts tensorrt"] = (
+        {"name": "tensorrt", "version": version, "path": "", "lacks": []}, None)
+    finding = probes.tensorrt(case)
+    assert finding.level == level and version in finding.found
+    assert ("8.2" in finding.needed) == (finding.stops == "tensorrt") == (level != "ok")
+
+
+def test_tensorrt_for_rtx_counts_its_versions_anew(computer, config):
+    case = computer.case(config, "embedder=tensorrt")
+    case._known["facts tensorrt"] = (
+        {"name": "tensorrt_rtx", "version": "1.0.0.21", "path": "", "lacks": []}, None)
+    assert probes.tensorrt(case).level == "ok"
 
 
 def test_a_driver_that_finds_no_gpu_is_told_in_its_words(computer, config):
@@ -176,6 +198,34 @@ def test_an_engine_that_could_not_be_kept_stops_tensorrt(rover, config):
     assert finding.level == "bad" and "cannot write to /nowhere" in finding.found
 
 
+def test_an_engine_that_the_daemon_may_not_read_is_told(rover, config):
+    rover.file("/etc/systemd/system/jetson-cluster.service", UNIT % config)
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to others
+        os.chmod(folder, 0o755)
+        path = os.path.join(folder, "x.plan")
+        case = rover.case(config, "embedder=tensorrt", "tensorrt.plan=" + path)
+        plan_of(case, path)
+        assert probes.engine(case).level == "ok"
+        os.chmod(engine.certificate_path(path), 0o600)
+        finding = probes.engine(case)
+    assert finding.level == "bad" and "user rover may not read" in finding.found
+    assert finding.mend == "sudo chown rover " + engine.certificate_path(path)
+
+
+def test_an_engine_where_the_sandbox_forbids_writing_stops_tensorrt(rover, config):
+    unit = (UNIT % config).replace("User=rover", "User=root") + "ProtectSystem=strict\n"
+    rover.file("/etc/systemd/system/jetson-cluster.service", unit)
+    finding = probes.engine(rover.case(config, "embedder=tensorrt"))
+    assert finding.level == "bad" and "because of ProtectSystem=strict" in finding.found
+    assert "ReadWritePaths=-%s" % config.parent in finding.mend
+    plan_of(rover.case(config), str(config.parent / "tiny.plan"))
+    assert probes.engine(rover.case(config)).level == "ok"  # it is only read
+    rover.file("/etc/systemd/system/jetson-cluster.service",
+               unit + "InaccessiblePaths=%s\n" % config.parent)
+    finding = probes.engine(rover.case(config, "embedder=tensorrt"))
+    assert finding.level == "bad" and "does not see it" in finding.found
+
+
 def test_a_tensorrt_that_wants_float16_from_the_graph_needs_the_converter(rover, config):
     rover.gpu(tensorrt="11.0.0")
     case = rover.case(config, "embedder=tensorrt")
@@ -193,8 +243,16 @@ def test_kernels_compiled_already_need_no_compiler(rover, config):
         path = launcher.image_path(str(config.parent), name, launcher.source_of(name),
                                    launcher.Target("sm_53", "10.2.0"))
         with open(path, "wb") as stream:
-            stream.write(b"compiled")
+            stream.write(b"compiled" + hashlib.sha256(b"compiled").digest())
     assert probes.kernels(case).found == "compiled for sm_53, in %s" % config.parent
+    with open(path, "r+b") as stream:
+        stream.write(b"C")
+    finding = probes.kernels(case)
+    assert finding.level == "warn" or os.path.exists(launcher.USUAL_NVCC)
+    assert "%s: its checksum is wrong" % os.path.basename(path) in finding.found
+    rover.program("nvcc", "echo sm_53")
+    finding = probes.kernels(case)
+    assert finding.level == "ok" and "checksum is wrong" in finding.found
 
 
 @pytest.mark.parametrize("script, level", [
@@ -224,3 +282,22 @@ def test_a_gpu_that_was_lost_too_often_is_told_with_what_follows(rover, config):
     assert not rover.case(config, "tensorrt.cpu_fallback=false").gpu_given_up
     rover.since_boot_s = 9000.0
     assert probes.losses(rover.case(config)).level == "ok"
+
+
+def test_a_process_that_ended_without_a_word_while_it_used_the_gpu_is_told(rover, config):
+    state = config.parent / "state"
+    state.mkdir()
+    losses = gpu_losses.GpuLosses(str(state / "gpu-losses.json"), "this-boot", lambda: 4900.0)
+    losses.begin()
+    with lock.lock_folder(str(state)):
+        assert probes.losses(rover.case(config)).level == "ok"  # a daemon uses it now
+    finding = probes.losses(rover.case(config))
+    assert finding.level == "warn" and "ended without a word" in finding.found
+    assert not rover.case(config).gpu_given_up
+    losses.begin()
+    losses.begin()
+    case = rover.case(config)
+    assert case.gpu_given_up  # two were noted, and the next start notes the third
+    assert probes.losses(case).found.endswith("the daemon starts on the processor")
+    losses.end()
+    assert not rover.case(config).gpu_given_up

@@ -2,6 +2,7 @@
 
 import functools
 import sys
+import tempfile
 
 import pytest
 
@@ -31,6 +32,36 @@ def test_a_library_that_is_missing_is_bad_with_the_command_that_brings_it(comput
     assert (finding.level, finding.fault) == ("bad", "world")
     assert "no yaml here" in finding.found
     assert finding.mend == "%s -m pip install 'PyYAML>=6.0.1'" % sys.executable
+
+
+MAKES = """
+import os, pathlib
+for place in (pathlib.Path.home() / "made", pathlib.Path(os.environ["XDG_CACHE_HOME"]) / "made"):
+    os.makedirs(str(place), exist_ok=True)
+__version__ = "9.9"
+"""
+
+
+def test_what_a_library_makes_when_it_is_imported_is_made_elsewhere(computer, config, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    computer.environment.update(HOME=str(home), XDG_CACHE_HOME=str(home / "cache"))
+    computer.library("openvino", MAKES)
+    assert openvino(computer.case(config)).found.startswith("9.9")
+    assert list(home.iterdir()) == []
+    assert [place.name for place in computer.libraries.iterdir()] == ["openvino.py"]
+
+
+def test_without_a_folder_for_such_things_libraries_are_still_found(
+        computer, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    assert numpy(computer.case(config)).level == "ok"
+
+
+def test_a_users_own_libraries_are_still_found(computer, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(machine.site, "getuserbase", lambda: str(tmp_path))
+    computer.library("openvino", "import os\n__version__ = os.environ['PYTHONUSERBASE']\n")
+    assert computer.case(config).facts("openvino") == {"version": str(tmp_path)}
 
 
 def test_a_library_older_than_it_was_tested_with_is_told(computer, config):

@@ -1,7 +1,7 @@
 """Runs on the rover's Python: what uses the GPU, over the real PyCUDA and a pretended driver.
 
-    on_the_rover.py embed VERSION ONNX IN OUT   of a file with frames and centroids the TensorRT
-                                                embedder makes one with embeddings and what is nearest
+    on_the_rover.py embed VERSION ONNX IN OUT   the TensorRT embedder: from a file with frames and
+                                                centroids to one with embeddings and places
     on_the_rover.py cli VERSION ARGUMENT...     jetson-cluster as it is, with this TensorRT
     on_the_rover.py names                       the names of PyCUDA's driver, as JSON
 

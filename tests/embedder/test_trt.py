@@ -38,6 +38,18 @@ def test_a_folder_called_tensorrt_is_not_taken_for_it(monkeypatch, tmp_path):
     sys.modules.pop("tensorrt", None)
 
 
+def test_a_tensorrt_that_is_too_old_is_refused_by_its_number(monkeypatch, tmp_path):
+    """7.1 has no build_serialized_network."""
+    (tmp_path / "tensorrt.py").write_text("__version__ = '7.1.3.0'\nclass Builder: pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    importlib.invalidate_caches()
+    with pytest.raises(WorldError, match="tensorrt 7.1.3.0 is too old, 8.2 is the least"):
+        trt.find()
+    sys.modules.pop("tensorrt", None)
+
+
 def test_bindings_without_their_libraries_are_said_to_lack_them(monkeypatch, tmp_path):
     (tmp_path / "tensorrt.py").write_text(
         "raise ImportError('libnvinfer.so.8: cannot open shared object file')\n")
