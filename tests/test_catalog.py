@@ -341,6 +341,33 @@ def test_a_catalog_of_the_format_before_is_brought_up_to_date_and_loses_nothing(
         assert_counts_hold(catalog)
 
 
+def test_a_conversion_is_announced_before_it_begins_with_the_time_it_may_take(of_format_1):
+    said = []
+
+    def progress(doing, allow_s):
+        said.append((doing, allow_s, all_tables(of_format_1)[2]))
+
+    for _ in range(2):  # the second time there is nothing to convert
+        with Catalog(of_format_1, SPACE, progress) as catalog:
+            # Memory the daemon shares with a GPU is given back.
+            assert catalog._db.execute("PRAGMA cache_size").fetchone()[0] == -2048
+    assert [(doing, version) for doing, _, version in said] == [
+        ("converting the catalog of 31 images to format 2", 1)]
+    assert said[0][1] == pytest.approx(60.031)
+
+
+def test_a_conversion_has_memory_to_work_in(of_format_1, monkeypatch):
+    create, seen = database.Database._create, []
+
+    def seeing(self, schema):
+        seen.append(self._db.execute("PRAGMA cache_size").fetchone()[0])
+        create(self, schema)
+
+    monkeypatch.setattr(database.Database, "_create", seeing)
+    Catalog(of_format_1, SPACE).close()
+    assert seen == [-65536]
+
+
 def test_a_full_disk_leaves_the_format_before_as_it_was(of_format_1, monkeypatch):
     before = all_tables(of_format_1)
     create = database.Database._create

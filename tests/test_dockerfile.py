@@ -136,6 +136,19 @@ def test_what_it_runs_is_something_the_command_knows(arguments):
     assert "--config" in done.stdout
 
 
+def docker_runs():
+    """The arguments of every `docker run` that the comment tells people to type."""
+    text = re.sub(r"\\\n#\s+", "", TEXT)
+    return re.findall(r"^#\s+docker run (.*)$", text, re.MULTILINE)
+
+
+def test_a_container_stops_when_it_is_told_to_and_starts_with_the_computer():
+    build, daemon = docker_runs()
+    # The first process ignores SIGTERM until it has a handler; on-failure forgets exit status 0.
+    assert "--init " in build and "--init " in daemon
+    assert "--restart unless-stopped " in daemon and "--restart" not in build
+
+
 def test_the_pins_are_those_of_the_installation_and_no_others():
     assert "tools/lib/jetson" in copied()
     assert not re.search(r"==\s*\d", TEXT)

@@ -155,10 +155,53 @@ def test_a_bus_that_fails_for_a_moment_does_not_start_work_in_the_heat(jetson, c
     jetson.say(None, 0)
     for _ in range(29):
         assert not jetson.later(kept) and kept.level == HOT
-    assert "no temperature sensor" in heat.describe(kept.level.name, kept.zones)
-    assert jetson.later(kept) and kept.level == UNKNOWN
+    assert kept.hottest == ("GPU-therm", 95.0)  # what was read last
+    assert jetson.later(kept) and kept.level == UNKNOWN and kept.zones == {}
     jetson.say(95, None)
     assert jetson.later(kept) and kept.level == HOT
+
+
+def test_a_hot_zone_that_fails_every_second_time_keeps_the_rover_hot(jetson):
+    kept = jetson.watched()
+    changes = 0
+    for look in range(60):
+        jetson.say(75, None if look % 2 else 91)
+        changes += jetson.later(kept)
+        assert kept.level == HOT and kept.hottest == ("GPU-therm", 91.0)
+    assert changes == 1
+
+
+def test_a_zone_that_fails_for_good_counts_for_a_minute_and_no_longer(jetson):
+    jetson.say(75, 91)
+    kept = jetson.watched()
+    kept.look()
+    jetson.say(60, None)
+    for _ in range(29):
+        assert not jetson.later(kept) and kept.zones == {"CPU-therm": 60.0, "GPU-therm": 91.0}
+    assert jetson.later(kept) and kept.level == NORMAL and kept.zones == {"CPU-therm": 60.0}
+
+
+def test_a_zone_that_speaks_again_is_believed_at_once(jetson):
+    jetson.say(75, 91)
+    kept = jetson.watched()
+    kept.look()
+    jetson.say(75, None)
+    jetson.later(kept)
+    jetson.say(60, 60)
+    assert jetson.later(kept) and kept.level == NORMAL
+
+
+def test_a_level_counts_from_the_look_that_found_it(jetson):
+    kept = jetson.watched()
+    kept.look()
+    jetson.say(40, 95)
+    jetson.later(kept, 100.0)
+    assert (kept.level, kept.since) == (HOT, 1100.0)
+    jetson.later(kept, 30.0)
+    assert kept.since == 1100.0  # still the same heat
+    jetson.say(40, 40)
+    jetson.later(kept, 30.0)
+    assert (kept.level, kept.since) == (NORMAL, 1160.0)
 
 
 def test_a_computer_without_sensors_works_from_the_start_and_says_so_once(tmp_path, caplog):

@@ -4,6 +4,7 @@ The daemon is driven turn by turn, with a clock that is passed in and a folder t
 """
 
 import csv
+import hashlib
 import json
 import os
 import random
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jetson_cluster import config, daemon, frame
+from jetson_cluster import config, daemon, frame, heat
 from jetson_cluster.errors import WorldError
 from jetson_cluster.verbs.status import describe
 from jetson_cluster.walker import look
@@ -331,6 +332,37 @@ def test_a_rest_is_waited_for_and_not_spun_through(rover):
         assert 0 < opened.next_due_s() <= opened._ingest.rest_s
 
 
+def test_those_that_wait_are_taken_when_a_rest_ends_although_the_inbox_is_empty(rover):
+    rover.temperature(92)
+    rover.drop(*some("a", 20))
+    with rover.daemon() as opened:
+        rover.until(lambda: rover.counts() == (0, 20, 0) and opened._inbox.drained)
+        rover.temperature(81)
+        rover.until(lambda: rover.begun)
+        while not opened.step().idle:
+            pass
+        rover.now += 0.2
+        opened.step()  # the queue file has no more to do by now
+        # Neither does it or the inbox look for what has changed, as with a long inbox.rescan_s.
+        opened._inbox._next_walk_s = opened._publisher._verified_at = rover.now + 100
+        assert min(opened._inbox.next_due_s(), opened._publisher.next_due_s()) > 1
+        assert 0 < opened.next_due_s() == opened._ingest.rest_s < 0.5
+
+
+def test_an_inbox_that_is_taken_away_while_images_wait_is_not_asked_for_all_the_time(rover):
+    rover.temperature(92)
+    rover.drop(*some("a", 5))
+    with rover.daemon() as opened:
+        rover.until(lambda: rover.counts() == (0, 5, 0))
+        rover.inbox.rename(rover.folder / "away")
+        rover.temperature(30)
+        rover.turn(30)
+        opened._publisher._verified_at = rover.now
+        while not opened.step().idle:
+            pass
+        assert opened.next_due_s() > 0.2
+
+
 def test_getting_hot_ends_what_is_begun_and_begins_nothing(rover):
     rover.drop(*some("a", 60))
     with rover.daemon():
@@ -342,6 +374,78 @@ def test_getting_hot_ends_what_is_begun_and_begins_nothing(rover):
         rover.until(lambda: rover.opened._inbox.drained)
         assert len(rover.begun) == begun and len(rover.opened._pipeline) == 0
         assert rover.counts() == (len(rover.embedded()), 60 - len(rover.embedded()), 0)
+
+
+def test_a_file_renamed_over_one_in_flight_as_it_gets_hot_is_recorded_last(rover):
+    rover.drop(*some("a", 3 * BATCH))
+    with rover.daemon() as opened:
+        rover.until(lambda: len(rover.begun) >= 2 and len(opened._pipeline) == 1)
+        opened._pipeline.wait_decoded()
+        opened._inbox._next_walk_s = rover.now + 1e6  # no walk puts right what went wrong
+        name = rover.begun[-1][2][0]
+        rover.drop("new.png")
+        rover.temperature(95)
+        (rover.inbox / "new.png").rename(rover.inbox / name)
+        new = look(str(rover.inbox / name))
+        while new not in opened._inbox._backlog._ready.values():
+            opened.wake.wait(0.05)  # the system tells of it in its own time
+            opened._inbox.take(0)
+        rover.now += heat.LOOK_S
+        rover.turn(5)
+        assert not opened._heat.level.embeds and not opened._ingest.busy
+        assert opened._catalog.known([new]) == {new.path}
+        assert rover.counts()[2] == 1  # the old content
+        with open(str(rover.state / "queue.csv"), encoding="utf-8", newline="") as stream:
+            assert name not in [os.path.basename(row["path"]) for row in csv.DictReader(stream)]
+        rover.temperature(30)
+        rover.until(lambda: opened.settled)
+    with open(str(rover.state / "queue.csv"), encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream):
+            with open(row["path"], "rb") as held:
+                assert hashlib.sha256(held.read()).hexdigest() == row["sha256"]
+
+
+class Given:
+    """A source of new files that gives what it is told to, and notes what comes back."""
+
+    def __init__(self, arrivals):
+        self.arrivals, self.returned = list(arrivals), []
+
+    def take_new(self, limit):
+        taken, self.arrivals = self.arrivals[:limit], self.arrivals[limit:]
+        return taken
+
+    def give_back(self, arrival):
+        self.returned.append(arrival)
+
+    def done(self, _arrival):
+        """Nothing is to be kept of it."""
+
+
+def test_a_file_written_to_while_its_header_is_read_is_given_back_and_not_suspected(rover):
+    rover.drop("a.png", "b.png")
+    before, other = rover.seen("a.png", "b.png")
+    with rover.daemon() as opened:
+        opened._ingest._source = source = Given([before, other])
+        with open(before.path, "ab") as stream:
+            stream.write(b"more")
+        opened._ingest.step(heat.levels()[-1])
+        assert source.returned == [before] and rover.counts() == (0, 1, 0)
+        assert opened._catalog.attempts([before]) == {}
+
+
+def test_stopping_while_headers_are_read_puts_no_blame_on_the_files(rover, monkeypatch):
+    def stopped(*_arguments):
+        raise KeyboardInterrupt
+
+    rover.drop("a.png", "b.png")
+    arrivals = rover.seen("a.png", "b.png")
+    with rover.daemon() as opened:
+        opened._ingest._source = Given(arrivals)
+        monkeypatch.setattr(frame, "identify", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            opened._ingest.step(heat.levels()[-1])
+        assert opened._catalog.attempts(arrivals) == {}
 
 
 def test_without_sensors_work_goes_on_and_the_status_says_so(rover):
@@ -431,6 +535,31 @@ def test_once_waits_until_it_has_cooled(rover, caplog):
     said = [record.getMessage() for record in caplog.records if "StillHot" in record.getMessage()]
     assert 4 <= len(said) <= 5  # once a minute
     assert said[0] == "StillHot: hot: 92.0 C in GPU-therm; embedding stopped, 20 images wait"
+
+
+class Running(Clock):
+    """The clock runs on with every turn as well."""
+
+    def clear(self):
+        self.wait(0.5)
+
+
+def test_once_says_of_a_second_heat_as_of_the_first_that_it_lasts(rover, caplog):
+    rover.temperature(92)
+    rover.drop(*some("a", 20 * BATCH))
+    began = rover.now
+
+    def weather(now):
+        rover.temperature(92 if not 100 < now - began < 103 and now - began < 200 else 40)
+
+    with rover.daemon() as opened:
+        opened.wake = Running(rover, weather)
+        daemon.once(opened, threading.Event())
+    said = [record.getMessage() for record in caplog.records
+            if record.getMessage().startswith(("StillHot", "HeatLevelChanged"))]
+    assert [words.split(":")[0] for words in said] == [
+        "HeatLevelChanged", "StillHot", "HeatLevelChanged", "StillHot"]
+    assert rover.names() == some("a", 20 * BATCH)
 
 
 def test_once_gives_up_after_ten_minutes_of_heat_and_loses_nothing(rover, caplog):

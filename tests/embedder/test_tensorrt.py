@@ -204,7 +204,7 @@ def test_a_gpu_that_fails_at_the_start_is_lost_too(model, options, what):
             open_embedder("tensorrt", model, 8, options)
 
 
-@pytest.mark.parametrize("allocation", range(5))
+@pytest.mark.parametrize("allocation", range(6))
 def test_too_little_memory_at_the_start_is_no_lost_gpu_and_leaves_nothing(
         version, model, options, allocation):
     """The engine's own memory, its execution context's, and that for frames, planes and answers."""

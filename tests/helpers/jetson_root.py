@@ -7,8 +7,15 @@ needs of it. `told` holds what the programs answer, and which call is to fail or
 import hashlib
 import os
 import pathlib
+import resource
 import shutil
 import subprocess
+import sys
+
+import numpy as np
+
+from jetson_cluster import codebook, recipe
+from jetson_cluster.catalog import Catalog
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "tools" / "install-on-jetson"
@@ -27,18 +34,26 @@ case $call in
     "id -u") answer uid; exit ;;
     "df "*) printf 'Filesystem Blocks Used Available\n/dev/x 9 9 %s\n' "$(answer free_kb)"; exit ;;
     "nvpmodel -q") answer nvpmodel; exit ;;
-    "systemctl is-active"*) [ -e "$here/active" ]; exit ;;
+    "systemctl is-active"*)
+        state=$(if [ -e "$here/active" ]; then answer active; else echo inactive; fi)
+        [[ $call == *--quiet* ]] || echo "$state"
+        [ "$state" = active ]
+        exit ;;
     "python3 -c"*version_info*) answer python; exit ;;
     "python3 -c"*ensurepip*) [ ! -e "$here/no-python3-venv" ]; exit ;;
     "python3 -c"*Python.h*) [ ! -e "$here/no-python3-dev" ]; exit ;;
     "python3 -c"*tensorrt*) [ ! -e "$here/no-python3-libnvinfer" ]; exit ;;
     "python -m pip --version") exit ;;
+    "python -B "*)
+        echo "${OPENBLAS_CORETYPE:-unset} ${PATH%%:*} $call" >>"$here/environments"
+        exec "$(answer interpreter)" "$@" ;;
 esac
 [ "$name" = jetson-cluster ] || echo "$call" >>"$here/calls"  # else runuser's call says it
 echo "${OPENBLAS_CORETYPE:-unset} ${PATH%%:*} $call" >>"$here/environments"
 if [ -e "$here/hang" ] && [[ $call == *$(answer hang)* ]]; then
-    touch "$here/hanging"
-    exec sleep 600  # no shell that waits for it: a signal finds one process, whenever it comes
+    # No shell that waits for another process: it forgets a SIGINT which that one outlives.
+    : >"$here/hanging"
+    exec sleep 600
 fi
 if [ -e "$here/fail" ] && [[ $call == *$(answer fail)* ]]; then
     echo "$name says why" >&2
@@ -53,7 +68,8 @@ case $call in
         echo "include-system-site-packages = true" >"$venv/pyvenv.cfg" ;;
     "runuser -u jetson-cluster -- env "*) shift 4; env "$@" ;;
     "systemctl stop"*) rm -f "$here/active" ;;
-    "systemctl enable --now"* | "systemctl --no-block start"*) touch "$here/active" ;;
+    "systemctl enable --now"* | "systemctl --no-block start"*)
+        echo active >"$here/active" ;;
 esac
 """
 RELEASES = {4: "# R32 (release), REVISION: 7.1, GCID: 29818004, BOARD: t210ref, EABI: aarch64\n",
@@ -80,16 +96,35 @@ class Jetson:
         self.write("etc/nv_tegra_release", RELEASES[jetpack])
         self.write("proc/meminfo", "MemTotal: 4059000 kB\nMemFree: 1 kB\nSwapTotal: 2029000 kB\n")
         for name, text in (("uid", "0"), ("free_kb", "9000000"), ("python", "3.6"),
-                           ("nvpmodel", "NV Power Mode: MAXN\n0\n")):
+                           ("nvpmodel", "NV Power Mode: MAXN\n0\n"),
+                           ("interpreter", sys.executable)):
             self.tell(name, text)
         if jetpack == 6:
             self.tell("python", "3.10")
         self.model = folder / "given" / "net.onnx"
         self.codebook = folder / "given" / "terrain.npz"
         self.model.parent.mkdir()
-        self.model.write_text("a network")
-        (folder / "given" / "net.recipe.yaml").write_text("name: net\n")
-        self.codebook.write_text("clusters")
+        self.give("a network")
+
+    def give(self, network):
+        """A network (whatever its bytes are), its recipe and a codebook; returns their space."""
+        self.model.write_text(network)
+        self.model.with_name("net.recipe.yaml").write_text(
+            "name: net\nnetwork: other\ninput: {width: 32, height: 32}\nscaling: in_graph\n"
+            "layer: pooled\ndimension: 4\n# beside %s\n" % network[:80])
+        ramp = np.linspace(0, 1, codebook.QUANTILE_POINTS).astype(np.float32)
+        space = recipe.load_model(str(self.model)).space
+        codebook.save(str(self.codebook), codebook.Codebook(
+            space=space, normalisation="l2", centroids=np.eye(4, dtype=np.float32),
+            counts=np.full(4, 10), scales=np.ones(4, np.float32), novelty_quantiles=2 * ramp,
+            margin_quantiles=ramp, r50=1.0, r95=1.9))
+        return space
+
+    def catalog(self, space):
+        """What a daemon with a network of that space leaves behind; returns its path."""
+        path = self.root / "var/lib/jetson-cluster/catalog.sqlite"
+        Catalog(str(path), space).close()
+        return path
 
     def write(self, name, text):
         path = self.root / name
@@ -103,17 +138,21 @@ class Jetson:
     def forget(self, name):
         (self.told / name).unlink()
 
-    def start(self, *arguments):
-        """Starts the program, in a process group of its own."""
+    def start(self, *arguments, largest_file=resource.RLIM_INFINITY):
+        """Starts the program, in a process group of its own; no file may exceed so many bytes."""
+        def prepare():
+            os.setsid()
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+
         return subprocess.Popen(
             [str(PROGRAM)] + [str(argument) for argument in arguments], cwd=str(self.model.parent),
             env={"PATH": str(self.root / "usr/bin"), "JETSON_CLUSTER_TEST_ROOT": str(self.root)},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
-            preexec_fn=os.setsid)
+            preexec_fn=prepare)
 
-    def run(self, *arguments):
+    def run(self, *arguments, **limits):
         """Runs the program; returns exit status, standard output, standard error."""
-        running = self.start(*arguments)
+        running = self.start(*arguments, **limits)
         out, err = running.communicate(timeout=120)
         return running.returncode, out, err
 

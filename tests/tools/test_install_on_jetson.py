@@ -3,6 +3,7 @@
 Not shown here: JetPack itself, pip, systemd and the GPU.
 """
 
+import io
 import os
 import pathlib
 import re
@@ -10,7 +11,9 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 
+import numpy as np
 import pytest
 from jetson_root import ROOT, Jetson, commands, one_error, position
 
@@ -80,8 +83,9 @@ def test_a_second_run_changes_nothing_and_restarts_the_service(jetson):
     out = jetson.install()
     calls = jetson.calls()
     assert jetson.files() == first
-    assert "is a virtual environment already" in out and "venv" not in calls[0]
-    assert position(calls, "systemctl stop") < position(calls, "--force-reinstall")
+    assert "is a virtual environment already" in out
+    assert not [call for call in calls if "-m venv" in call]
+    assert calls[0] == "systemctl stop jetson-cluster"  # nothing imports half a package
     assert calls[-2:] == ["systemctl enable --now jetson-cluster", "sync "]
 
 
@@ -101,7 +105,7 @@ def test_settings_that_were_changed_are_kept_and_the_new_ones_put_beside(jetson,
 
 def test_a_new_model_and_unit_replace_the_old_ones(jetson):
     jetson.install()
-    jetson.model.write_text("a better network")
+    jetson.give("a better network")
     unit = jetson.write("etc/systemd/system/jetson-cluster.service", "of an older version\n")
     jetson.install()
     state = jetson.root / "var/lib/jetson-cluster"
@@ -109,8 +113,48 @@ def test_a_new_model_and_unit_replace_the_old_ones(jetson):
     assert "of an older version" not in unit.read_text()
 
 
+@pytest.mark.parametrize("state", ["active", "activating", "deactivating"])
+def test_a_service_that_is_not_at_rest_is_stopped_first(jetson, state):
+    # "activating" is one that builds its engine, or waits for its restart.
+    jetson.tell("active", state)
+    jetson.install()
+    assert jetson.calls()[0] == "systemctl stop jetson-cluster"
+
+
+@pytest.mark.parametrize("state", ["inactive", "failed", "unknown"])
+def test_a_service_at_rest_is_not_stopped(jetson, state):
+    jetson.tell("active", state)
+    jetson.install()
+    assert not [call for call in jetson.calls() if "stop" in call]
+
+
+@pytest.mark.parametrize("large", ["network", "codebook"])
+def test_what_belongs_together_is_replaced_together_or_not_at_all(jetson, large):
+    jetson.install()
+    state = jetson.root / "var/lib/jetson-cluster"
+    before = {path.name: path.read_bytes() for path in state.iterdir()}
+    jetson.give("a better network" * (100000 if large == "network" else 1))
+    if large == "codebook":
+        with zipfile.ZipFile(str(jetson.codebook), "a") as archive:
+            archive.writestr("ballast.npy", array_bytes(1000000))
+    status, out, err = jetson.run("--model", jetson.model, "--codebook", jetson.codebook,
+                                  largest_file=500000)
+    assert status == 1 and one_error(err), out + err
+    assert {path.name: path.read_bytes() for path in state.iterdir()} == before
+    assert (jetson.told / "active").exists()
+    jetson.install()
+    assert (state / "model.onnx").read_bytes() == jetson.model.read_bytes()
+
+
+def array_bytes(size):
+    """An array of so many bytes, as numpy writes it."""
+    stream = io.BytesIO()
+    np.save(stream, np.zeros(size, np.uint8))
+    return stream.getvalue()
+
+
 def test_a_dry_run_prints_what_a_real_one_does_and_does_nothing(jetson):
-    jetson.tell("active")
+    jetson.tell("active", "active")
     before = jetson.files()
     arguments = ("--model", jetson.model, "--power-mode", "1")
     status, dry, err = jetson.run("--dry-run", *arguments)
@@ -142,16 +186,34 @@ def test_without_a_model_the_service_waits_and_nothing_is_built(jetson):
     assert (jetson.told / "active").exists()
 
 
+@pytest.mark.parametrize("installed", [False, True])
 @pytest.mark.parametrize("line, path", [
     ("model: /data/net.onnx", "data/net.onnx"),
+    ("model : /data/net.onnx", "data/net.onnx"),
+    ("'model': /data/net.onnx", "data/net.onnx"),
     ("model: '/data/net.onnx'  # on the card", "data/net.onnx"),
-    ("model: net.onnx", "etc/jetson-cluster/net.onnx")])
-def test_a_model_of_the_operators_own_is_found_where_the_settings_say(jetson, line, path):
+    ("model: /data/net#1.onnx", "data/net#1.onnx"),
+    ("model: net.onnx", "etc/jetson-cluster/net.onnx"),
+    ("model: null", "var/lib/jetson-cluster/model.onnx"),
+    ("model: ~  # as it comes", "var/lib/jetson-cluster/model.onnx"),
+    ("model:  # as it comes", "var/lib/jetson-cluster/model.onnx")])
+def test_a_model_of_the_operators_own_is_found_where_the_settings_say(
+        jetson, line, path, installed):
+    if installed:
+        assert jetson.run()[0] == 0
+    jetson.calls()
     jetson.write("etc/jetson-cluster/config.yaml", "log_level: info\n" + line + "\n")
-    jetson.write(path, "a network")
+    model = jetson.write(path, "a network")
     status, out, err = jetson.run()
-    assert (status, err) == (0, "") and "ok       model: " in out
+    assert (status, err) == (0, "") and "ok       model: {}\n".format(model) in out
     assert position(jetson.calls(), "systemctl enable --now")
+
+
+def test_settings_are_read_as_the_daemon_reads_them_where_it_is_installed(jetson):
+    jetson.install()
+    jetson.write("etc/jetson-cluster/config.yaml", "{log_level: info, model: /data/net.onnx}\n")
+    model = jetson.write("data/net.onnx", "a network")
+    assert "ok       model: {}\n".format(model) in jetson.run()[1]
 
 
 def test_jetpack_6_gets_its_own_packages_and_no_settings_for_a_nano(tmp_path):
@@ -185,7 +247,7 @@ def test_wheels_are_fetched_for_the_rover_and_not_for_this_computer(jetson, jetp
     assert "pycuda" in sources and sources.endswith("python{}-cuda.txt".format(version))
 
 
-STEPS = ["python3 -m venv", "pip==", "python3.6.txt", "cuda.txt", "systemctl stop", "reinstall",
+STEPS = ["systemctl stop", "python3 -m venv", "pip==", "python3.6.txt", "cuda.txt", "reinstall",
          "sysusers", "tmpfiles", "daemon-reload", "nvpmodel -m", "cluster build",
          "cluster doctor", "enable --now"]
 
@@ -200,7 +262,7 @@ def complete(tmp_path_factory):
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_step_that_fails_is_one_line_and_another_run_completes(jetson, complete, step):
-    jetson.tell("active")
+    jetson.tell("active", "active")
     jetson.tell("fail", step)
     status, out, err = jetson.run("--model", jetson.model, "--codebook", jetson.codebook,
                                   "--power-mode", "0")
@@ -214,7 +276,7 @@ def test_a_step_that_fails_is_one_line_and_another_run_completes(jetson, complet
 
 def interrupted(jetson, step, number):
     """Runs the program until it is at a step, then sends a signal to it and all it started."""
-    jetson.tell("active")
+    jetson.tell("active", "active")
     jetson.tell("hang", step)
     running = jetson.start("--model", jetson.model, "--codebook", jetson.codebook,
                            "--power-mode", "0")

@@ -111,6 +111,19 @@ def test_a_wrong_argument_is_one_line(jetson, arguments, told):
     assert jetson.files() == before
 
 
+def test_a_name_that_begins_with_a_dash_is_a_name(jetson):
+    folder = jetson.model.parent
+    for name in ("net.onnx", "net.recipe.yaml", "terrain.npz"):
+        shutil.copy(str(folder / name), str(folder / ("-" + name)))
+    (folder / "-wheels").mkdir()
+    status, out, err = jetson.run(
+        "--model", "-net.onnx", "--codebook", "-terrain.npz", "--wheels", "-wheels")
+    assert (status, err) == (0, ""), out + err
+    jetson.calls()
+    assert jetson.run("--fetch-wheels", "-new")[::2] == (0, "")
+    assert all("--dest {}/-new".format(folder) in call for call in jetson.calls())
+
+
 def test_help_names_every_option():
     done = subprocess.run(["bash", str(PROGRAM), "--help"], stdout=subprocess.PIPE,
                           universal_newlines=True)

@@ -9,8 +9,8 @@
 //   what lies between two events can be asked for once both were recorded and waited for;
 //   everything happens in the thread that made the context, and what was made is given back.
 // The GPU is lost if the environment variable PRETEND_GPU_LOST names a file that is there, after as
-// many more waits for a stream as it says: that wait fails with CUDA_ERROR_LAUNCH_FAILED, and so does
-// everything that has to do with a context from then on, whatever the thread.
+// many more waits for a stream as it says: the next one fails with CUDA_ERROR_LAUNCH_FAILED, and
+// so does everything that has to do with a context from then on, whatever the thread.
 // A call that breaks a rule fails with CUDA_ERROR_INVALID_VALUE and says why on stderr. Functions
 // that the project does not use do not exist: a call to one ends the process.
 //

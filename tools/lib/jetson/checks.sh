@@ -1,7 +1,8 @@
 # What has to be on a Jetson before the daemon can be installed; part of tools/install-on-jetson.
 #
 # In: $root, $python, $cuda, $settings, $state and the arguments. Out: one line for each thing
-# looked at, all before anything is changed; $jetpack (4, 6 or empty); $pins, a requirements file.
+# looked at, all before anything is changed; $jetpack (4, 6 or empty); $pins, a requirements file;
+# $named, the network that the settings name.
 # shellcheck shell=bash
 # shellcheck disable=SC2154  # the variables of tools/install-on-jetson
 
@@ -14,6 +15,8 @@ ENOUGH_MEMORY_KB=3500000
 missing=0
 jetpack=''
 pins=''
+named=''
+asked=no
 
 found() { say "ok       $1: $2"; }
 note() { say "note     $1: $2"; }
@@ -156,23 +159,58 @@ jack, --power-mode 0 (MAXN) makes it faster"
     fi
 }
 
-# The network that the settings name, or will name once they are installed.
-configured_model() {
-    local config=$settings/config.yaml path
-    [ -f "$config" ] || config=$here/systemd/config.yaml
-    path=$(sed -n "s/^model:[[:space:]]*//; T; s/[[:space:]]*#.*//; s/^[\"']//; s/[\"']\$//; p; q" \
-        "$config")
+# The settings, or what they will be once they are installed.
+config_file() {
+    if [ -f "$settings/config.yaml" ]; then
+        printf '%s\n' "$settings/config.yaml"
+    else
+        printf '%s\n' "$here/systemd/config.yaml"
+    fi
+}
+
+# The network that the settings name, as far as that can be told without a reader of YAML.
+model_of_settings() {
+    local path
+    path=$(sed -nE "s/^([\"']?)model\1[[:space:]]*:([[:space:]]+|\$)//; T; s/(^|[[:space:]]+)#.*//
+        s/[[:space:]]+\$//; p; q" "$(config_file)")
+    case $path in '' | null | Null | NULL | '~') path=/var/lib/jetson-cluster/model.onnx ;; esac
+    path=${path#[\"\']}
+    path=${path%[\"\']}
     case $path in
-        '') path=$state/model.onnx ;;
         /*) path=$root$path ;;
         *) path=$settings/$path ;;
     esac
     printf '%s\n' "$path"
 }
 
+# The Python that the daemon will have, with the package of this checkout.
+ask_python() {
+    local variables=(LANG=C.UTF-8 "PYTHONPATH=$here")
+    [ "$jetpack" != 4 ] || variables+=(OPENBLAS_CORETYPE=ARMV8)  # or numpy dies on a Nano
+    env "${variables[@]}" "$venv/bin/python" -B "$@"
+}
+
+# ask_package SAY: sets $named, and calls SAY for all that would keep the daemon from starting with
+# what is given. Once is enough: nothing that it looks at is changed before files are put in place.
+ask_package() {
+    [ "$asked" = no ] || return 0
+    local told kind text
+    told=$(ask_python "$here/tools/lib/jetson/ask_package.py" \
+        "$root" "$state" "$(config_file)" "$model" "$codebook") ||
+        die "the settings, model and codebook could not be looked into, the reason is above"
+    while read -r kind text; do
+        case $kind in
+            named) named=$text ;;
+            *) "$1" "$kind" "$text" ;;
+        esac
+    done <<<"$told"
+    asked=yes
+}
+
 check_model() {
-    local named
-    named=$(configured_model)
+    named=$(model_of_settings)
+    # Without the libraries of an earlier installation it is asked once they are installed.
+    if ask_python -c "import numpy, yaml" 2>/dev/null; then ask_package lack; fi
     if [ -n "$model" ] && [ "$named" != "$state/model.onnx" ]; then
         lack model "$settings/config.yaml names $named, where --model would not put it; copy it \
 there and leave --model out"
