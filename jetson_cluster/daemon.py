@@ -104,7 +104,7 @@ class Daemon:
                                   lambda path: codebook.load(
                                       path, self.model.space, self.model.recipe.dimension))
         self._codebook.start()
-        self._catalog = Catalog(config.catalog_path, self.model.space)
+        self._catalog = Catalog(config.catalog_path, self.model.space, self._starting)
         self._opened.append(self._catalog)
         self._catalog.begin_boot(boot_identity())
         self._catalog.forget_refusals(repr(limits), frame.DEPENDS_ON_LIMITS)
@@ -118,9 +118,9 @@ class Daemon:
                             self._catalog.known, self._monotonic, self.wake.set,
                             mount=self._catalog.meta(self._mount_key))
         self._inbox.start()
-        self._ingest = Ingest(self._pipeline, self._catalog, self._placing.record,
-                              Turns(self._inbox, self._catalog), self._batch, self._now,
-                              self._monotonic)
+        self._turns = Turns(self._inbox, self._catalog)
+        self._ingest = Ingest(self._pipeline, self._catalog, self._placing.record, self._turns,
+                              self._batch, self._now, self._monotonic)
         self._publisher = Publisher(config, self._catalog, self._placing, self._monotonic)
         self._heat = heat.Heat(heat.levels(config.heat.warm_c, config.heat.hot_c),
                                self._monotonic, self._sysfs)
@@ -262,7 +262,8 @@ class Daemon:
         place, none gone."""
         progress = self._placing.progress
         return (self._inbox.drained and not self._ingest.busy and not self._publisher.looking
-                and progress.done >= progress.total and not self._catalog.counts[WAITING])
+                and progress.done >= progress.total
+                and self._catalog.counts[WAITING] <= self._turns.in_vain)
 
     def _look(self) -> None:
         """Read codebook and policy again if they changed."""

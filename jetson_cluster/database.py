@@ -53,10 +53,10 @@ CREATE TABLE refusals (id INTEGER PRIMARY KEY, path NOT NULL UNIQUE, bytes INTEG
 CREATE TABLE attempts (path PRIMARY KEY, bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
                        points INTEGER NOT NULL) WITHOUT ROWID;
 """
-# The daemon shares 4 GB with a GPU; converting is done before there is other work. With 2 MB it wrote
-# 4.8 GB for 500,000 images, with 64 MB 0.76 GB.
+# The daemon shares 4 GB with a GPU; converting is done before there is other work. With 2 MB it
+# wrote 4.8 GB for 500,000 images, with 64 MB 0.76 GB.
 CACHE_KB, CONVERTING_CACHE_KB = 2048, 65536
-# It took 16 us an image on a workstation and writes 1.5 kB for each, 0.3 ms at a slow card's 5 MB/s.
+# It took 16 us an image on a workstation and wrote 1.5 kB for each: 0.3 ms if a card takes 5 MB/s.
 CONVERTING_S, CONVERTING_S_PER_IMAGE = 60.0, 0.001
 VARIABLES = 500  # SQLite allows 999 in one statement; two lists may stand in one
 
@@ -68,8 +68,9 @@ class Database:
                  progress: Callable[[str, float], None] = lambda doing, allow_s: None):
         """Open or create the database of the embedding space `space`.
 
-        Before a conversion `progress` is told of it, and how many seconds it may take. Raises UserError if the file belongs to another space or is no catalog, WorldError if it
-        cannot be opened or is damaged.
+        Before a conversion `progress` is told of it, and how many seconds it may take. Raises
+        UserError if the file belongs to another space or is no catalog, WorldError if it cannot be
+        opened or is damaged.
         """
         self.path, self._progress = path, progress
         try:

@@ -17,6 +17,7 @@ from jetson_cluster.placing import Placing
 from jetson_cluster.policy import Policy
 from jetson_cluster.ranking import Ranked
 from jetson_cluster.records import Row
+from jetson_cluster.walker import is_gone
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class Publisher:
         if ranked is None:
             return None
         held = self._catalog.rows([place.image for place in ranked])
-        gone = [row for row in held.values() if not os.path.lexists(row.path)]
+        gone = [row for row in held.values() if is_gone(row.path)]
         # An inbox that is unmounted is no reason to think that its images are gone.
         if not gone or not inbox_available:
             return self._describe(ranked, held, policy)

@@ -82,6 +82,15 @@ def examine(path: str) -> Optional[Arrival]:
     return _arrival(path, status)
 
 
+def is_gone(path: str) -> bool:
+    """Whether there is nothing of that name; what a failing card does not tell of may be there."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        return error.errno in GONE
+    return False
+
+
 def _arrival(path: str, status: os.stat_result) -> Optional[Arrival]:
     if not stat.S_ISREG(status.st_mode):
         return None

@@ -580,6 +580,22 @@ def test_once_that_is_stopped_in_the_heat_ends_at_once(rover):
     assert rover.status()["images"]["waiting"] == 1 and not rover.begun
 
 
+def test_once_does_not_wait_for_an_image_that_cannot_be_examined(rover):
+    rover.temperature(92)
+    (rover.inbox / "sol1").mkdir()
+    rover.drop("sol1/a.png", "b.png")
+    with rover.daemon():
+        rover.until(lambda: rover.counts() == (0, 2, 0))
+    rover.temperature(30)
+    (rover.inbox / "sol1").rename(rover.inbox / ".away")
+    (rover.inbox / "sol1").symlink_to("sol1")  # says ELOOP; a card that fails says EIO
+    stop, began = threading.Event(), rover.now
+    with rover.daemon() as opened:
+        opened.wake = Clock(rover, lambda now: now > began + 300 and stop.set())
+        daemon.once(opened, stop)
+        assert not stop.is_set() and rover.counts() == (1, 1, 0)
+
+
 # ---- all of it together --------------------------------------------------------------------------
 
 @pytest.mark.parametrize("seed", range(4))

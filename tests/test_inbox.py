@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from jetson_cluster import inbox as inbox_module
 from jetson_cluster.inbox import Arrival, Inbox, mount_point
-from jetson_cluster.walker import look
+from jetson_cluster.walker import is_gone, look
 from jetson_cluster.watcher import CHANGED, RENAMED
 
 PATIENCE_S = 60.0
@@ -933,3 +933,12 @@ TestAnyOrder.settings = settings(max_examples=15, stateful_step_count=40, deadli
 @pytest.fixture(autouse=True)
 def _log_level(caplog):
     caplog.set_level(logging.INFO)
+
+
+def test_only_what_is_known_to_be_gone_is_gone(tmp_path):
+    (tmp_path / "there").write_bytes(b"x")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    assert not is_gone(str(tmp_path / "there"))
+    assert is_gone(str(tmp_path / "absent"))
+    assert is_gone(str(tmp_path / "there" / "below a file"))
+    assert not is_gone(str(tmp_path / "circle" / "cannot be told"))
