@@ -20,6 +20,7 @@ from jetson_cluster.config import Config, make_folders
 from jetson_cluster.downlink import printable_path
 from jetson_cluster.embedder import AUTO, CPU, TENSORRT, open_embedder
 from jetson_cluster.embedder.base import Embedder, Options
+from jetson_cluster.embedder.tensorrt import missing
 from jetson_cluster.errors import GpuLost, WorldError
 from jetson_cluster.inbox import Inbox
 from jetson_cluster.ingest import Ingest
@@ -135,9 +136,10 @@ class Daemon:
         options = Options(config.threads, tensorrt.plan, tensorrt.workspace_bytes,
                           tensorrt.centroids, self._starting)
         name = config.embedder
-        if name in MAY_USE_GPU:
+        may_use_gpu = name in MAY_USE_GPU and not missing()
+        if may_use_gpu:
             self._gpu_losses.begin()
-        self._gpu_given_up = (name in MAY_USE_GPU and tensorrt.cpu_fallback
+        self._gpu_given_up = (may_use_gpu and tensorrt.cpu_fallback
                               and self._gpu_losses.too_many())
         if self._gpu_given_up:
             log.error("GpuGivenUp: lost %d times within %d minutes; the processor takes over, for "
@@ -158,20 +160,25 @@ class Daemon:
     def __enter__(self) -> "Daemon":
         return self
 
-    def __exit__(self, *_exception) -> None:
-        self.close()
+    def __exit__(self, _kind, error, _trace) -> None:
+        try:
+            self.close()
+        except Exception as failure:
+            if error is None:
+                raise
+            log.error("CloseFailed: %s", failure)  # what ended the daemon is what is reported
 
     def close(self) -> None:
         """Let go of everything; what is in flight is dropped and read again at the next start."""
-        if getattr(self, "_inbox", None) is not None:
-            self._inbox.stop()
-        try:
-            for resource in reversed(self._opened):
-                resource.close()
-        finally:
+        with contextlib.ExitStack() as last_first:  # all of them, also where one fails
+            last_first.callback(self._lock.close)
+            last_first.callback(self._starting.over)
+            last_first.callback(self._gpu_losses.end)
+            for resource in self._opened:
+                last_first.callback(resource.close)
+            if getattr(self, "_inbox", None) is not None:
+                last_first.callback(self._inbox.stop)
             self._opened = []
-            self._gpu_losses.end()
-            self._lock.close()
 
     # ---- one turn ----------------------------------------------------------------------------
 

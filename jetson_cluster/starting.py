@@ -35,10 +35,17 @@ class Starting:
             log.warning("StartNotNoted: %s: %s", self._path, error)
 
     def ready(self) -> None:
-        """The start is over; raises OSError only where the folder itself fails."""
+        """The daemon works from now on."""
         self._notifier.ready()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)
+        self.over()
+
+    def over(self) -> None:
+        """The start has ended, well or not."""
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
+        except OSError as error:
+            log.warning("StartNotNoted: %s: %s", self._path, error)
 
 
 def underway(state_dir: str, since_boot_s: float) -> str:

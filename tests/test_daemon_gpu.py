@@ -1,6 +1,9 @@
 """The daemon with its network on a GPU (a strict stand-in), and what it does when that is lost."""
 
+import json
 import os
+import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -11,11 +14,12 @@ import pytest
 from rover import Rover, drop, until
 
 from jetson_cluster import codebook, daemon
+from jetson_cluster.clocks import boot_identity
 from jetson_cluster.daemon import GPU_REST_S
 from jetson_cluster.embedder import tensorrt
 from jetson_cluster.embedder.base import Embedded
-from jetson_cluster.errors import GpuLost
-from jetson_cluster.gpu_losses import TOO_MANY, WITHIN_S
+from jetson_cluster.errors import GpuLost, WorldError
+from jetson_cluster.gpu_losses import TOO_MANY, WITHIN_S, GpuLosses
 
 COLOURS = ["red", "green", "blue"]
 
@@ -274,3 +278,57 @@ def test_what_the_gpu_finds_is_not_believed_if_it_cannot_be_true(
     assert "GpuLookupWrong" in caplog.text
     assert {os.path.basename(row["path"]): row["cluster"] for row in rover.queue()} == {
         "red.png": "0", "green.png": "1", "blue.png": "2"}
+
+
+STOPPED = """
+import os, signal, sys
+sys.path[:0] = {paths!r}
+import fake_jetson
+from jetson_cluster import cli
+from jetson_cluster.embedder import engine
+def stopped(*_, **__):
+    os.kill(os.getpid(), {number})
+    signal.pause()
+engine.build_plan = stopped
+sys.argv = ["jetson-cluster", "run", "--config", {config!r}, "--set", "embedder=auto"]
+with fake_jetson.jetson(strict=False):
+    cli.main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_to_stop_it_while_it_builds_is_at_once_and_no_loss_of_the_gpu(rover, root, number):
+    script = STOPPED.format(paths=[str(root), str(root / "tests" / "fakes")],
+                            config=str(rover.config), number=int(number))
+    done = subprocess.run([sys.executable, "-c", script], stdin=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, timeout=120, universal_newlines=True)
+    assert done.returncode == -number, done.stderr
+    assert json.loads((rover.state / "gpu-losses.json").read_text())["in_use"] is False
+
+
+def test_a_computer_without_a_gpu_never_gives_one_up(rover):
+    clock, settings = Clock(), rover.settings("embedder=auto")
+    for _ in range(TOO_MANY + 1):
+        losses = GpuLosses(str(rover.state / "gpu-losses.json"), boot_identity(), clock)
+        rover.state.mkdir(exist_ok=True)
+        losses.note()
+    with fake_jetson.jetson(gpu=None):
+        with daemon.Daemon(settings, environment={}, monotonic=clock) as opened:
+            opened.step()
+            opened.drain()
+    assert rover.status()["gpu"]["given_up"] is False
+
+
+def test_a_catalog_that_fails_at_the_end_keeps_neither_the_gpu_nor_the_reason(
+        rover, on_the_gpu, monkeypatch, caplog):
+    def fails(self):
+        raise sqlite3.OperationalError("disk I/O error")
+    with fake_jetson.jetson() as machine:
+        with pytest.raises(WorldError, match="the reason"):
+            with daemon.Daemon(on_the_gpu, environment={}) as opened:
+                close = opened._catalog.close
+                monkeypatch.setattr(type(opened._catalog), "close", fails)
+                raise WorldError("the reason")
+        assert machine.live_bytes() == 0
+    assert "CloseFailed: disk I/O error" in caplog.text
+    close()

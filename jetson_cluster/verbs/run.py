@@ -2,10 +2,13 @@
 
 import argparse
 import logging
+import os
 import signal
 import threading
+import time
 
-from jetson_cluster import daemon
+from jetson_cluster import daemon, gpu_losses
+from jetson_cluster.clocks import boot_identity
 from jetson_cluster.verbs import add_config_arguments, config_of
 
 log = logging.getLogger(__name__)
@@ -21,11 +24,20 @@ def run(args: argparse.Namespace) -> int:
 
 def run_until_stopped(args: argparse.Namespace, loop) -> int:
     """Run `loop(daemon, stop)` with SIGTERM and SIGINT setting `stop`."""
-    stop = threading.Event()
-    # While it starts nothing can be lost: Ctrl-C ends it at once, even in the minutes of building an
-    # engine, in which Python cannot raise KeyboardInterrupt where it would have to.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    with daemon.Daemon(config_of(args)) as opened:
+    stop, config = threading.Event(), config_of(args)
+    losses = gpu_losses.GpuLosses(os.path.join(config.state_dir, gpu_losses.FILE_NAME),
+                                  boot_identity(), time.monotonic)
+
+    def end_the_start(number, _frame):
+        # Nothing can be lost yet, and a build would be waited for: end at once. But without a word
+        # the next start would suspect the GPU.
+        losses.end()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end_the_start)
+    with daemon.Daemon(config) as opened:
         def finish(number, _frame):
             log.info("Stopping: signal %d; finishing the current batch", number)
             stop.set()

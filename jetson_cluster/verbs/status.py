@@ -44,8 +44,10 @@ def run(args: argparse.Namespace) -> int:
     config = config_of(args)
     held = is_held(config.state_dir)
     starting = underway(config.state_dir, time.monotonic()) if held else ""
-    if starting and not args.json:
-        if args.check is None:
+    if starting:  # the status file is of a process before
+        if args.json:
+            print(json.dumps({"running": False, "starting": starting}, indent=1))
+        elif args.check is None:
             print(printable("daemon      starting: %s" % starting))
         return 0
     try:

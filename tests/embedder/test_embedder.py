@@ -60,6 +60,12 @@ def test_frames_of_another_shape_or_type_are_named_in_the_error(runtime, model, 
             embedder.embed(wrong)
 
 
+def test_two_embeddings_of_nothing_agree_and_one_agrees_with_no_other():
+    nothing, something = np.zeros((2, 4), np.float32), np.ones((2, 4), np.float32)
+    assert least_cosine(nothing, nothing) == 1
+    assert least_cosine(nothing, something) == 0
+
+
 def test_closing_twice_is_fine_and_embedding_afterwards_is_not(runtime, model):
     embedder = open_embedder(runtime, model, 8)
     embedder.close()

@@ -21,6 +21,7 @@ from jetson_cluster.embedder import (
     LEAST_COSINE, PROBE_FRAMES, least_cosine, open_embedder, probe_frames)
 from jetson_cluster.embedder import tensorrt
 from jetson_cluster.embedder.base import Embedded, Options
+from jetson_cluster.embedder.onnxruntime import OnnxRuntimeEmbedder
 from jetson_cluster.errors import GpuLost, UserError, WorldError
 
 # From 11 on float16 has to be in the ONNX file, and what converts it is not on Python 3.6.
@@ -279,6 +280,17 @@ def test_an_engine_that_computes_something_else_is_not_used_and_stays_suspected(
         for _ in range(2):
             with pytest.raises(WorldError, match="other embeddings than the network.*fp32"):
                 open_embedder("tensorrt", model, 8, options)
+
+
+def test_an_onnx_runtime_that_does_not_work_is_no_fault_of_the_engines(
+        model, options, monkeypatch, caplog):
+    def broken(self):
+        raise WorldError("ONNX Runtime is not to be had (its library is missing)")
+    monkeypatch.setattr(OnnxRuntimeEmbedder, "_activate", broken)
+    with fake_jetson.jetson():
+        with open_embedder("tensorrt", model, 8, options) as embedder:
+            assert embedder.cosine == 0
+    assert "EngineNotCompared" in caplog.text
 
 
 def test_a_runtime_that_does_not_start_is_said_in_one_line(model, options):
