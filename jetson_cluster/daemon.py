@@ -78,8 +78,7 @@ class Daemon:
         make_folders(config)
         self._lock = lock_folder(config.state_dir)
         self._starting = Starting(config.state_dir, self._notifier, monotonic)
-        self._gpu_losses = gpu_losses.GpuLosses(
-            os.path.join(config.state_dir, gpu_losses.FILE_NAME), boot_identity(), monotonic)
+        self._gpu_losses = gpu_losses.GpuLosses.of(config.state_dir, boot_identity(), monotonic)
         self._gpu_given_up = False
         self._opened = []
         try:

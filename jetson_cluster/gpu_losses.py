@@ -6,6 +6,7 @@ the boot's identity beside them: a rover's wall clock jumps, and a reboot is a f
 
 import json
 import logging
+import os
 from typing import Callable, List, NamedTuple
 
 from jetson_cluster.files import write_atomically
@@ -30,12 +31,17 @@ class GpuLosses:
     def __init__(self, path: str, boot: str, since_boot_s: Callable[[], float]):
         self._path, self._boot, self._since_boot_s = path, boot, since_boot_s
 
+    @classmethod
+    def of(cls, state_dir: str, boot: str, since_boot_s: Callable[[], float]) -> "GpuLosses":
+        """The account in the daemon's folder."""
+        return cls(os.path.join(state_dir, FILE_NAME), boot, since_boot_s)
+
     def begin(self) -> None:
         """The GPU is about to be used. Had a process before no time to say `end` - killed for want
         of memory while it built the engine, by the watchdog, by a fault in a library - that was a
         loss too.
         """
-        moments, in_use = self._read()
+        moments, in_use = self.account()
         if in_use:
             log.warning("GpuSuspected: the process that used the GPU before ended without a word; "
                         "counted as a loss of the GPU")
@@ -44,22 +50,22 @@ class GpuLosses:
 
     def end(self) -> None:
         """The process ends in good order, or does not use the GPU after all."""
-        account = self._read()
+        account = self.account()
         if account.in_use:
             self._write(account._replace(in_use=False))
 
     def note(self) -> None:
         """The GPU was lost just now."""
-        self._write(Account(self._read().lost_at_s + [self._since_boot_s()], False))
+        self._write(Account(self.account().lost_at_s + [self._since_boot_s()], False))
 
     def recent(self) -> List[float]:
         """The moments of this boot's losses that are less than WITHIN_S seconds past."""
         now = self._since_boot_s()
-        return [moment for moment in self._read().lost_at_s if 0 <= now - moment <= WITHIN_S]
+        return [moment for moment in self.account().lost_at_s if 0 <= now - moment <= WITHIN_S]
 
     def too_many(self) -> bool:
         """Whether the last TOO_MANY losses, the last of them of late, lie within WITHIN_S seconds."""
-        moments = self._read().lost_at_s[-TOO_MANY:]
+        moments = self.account().lost_at_s[-TOO_MANY:]
         return (len(moments) == TOO_MANY and moments[-1] - moments[0] <= WITHIN_S
                 and 0 <= self._since_boot_s() - moments[-1] <= WITHIN_S)
 
@@ -72,7 +78,8 @@ class GpuLosses:
         except OSError as error:
             log.error("GpuLossNotNoted: %s: %s", self._path, error)
 
-    def _read(self) -> Account:
+    def account(self) -> Account:
+        """What is held of this boot."""
         try:
             with open(self._path, encoding="utf-8") as stream:
                 held = json.load(stream)

@@ -73,22 +73,26 @@ def examine(path: str) -> Optional[Arrival]:
 
     Raises OSError if that cannot be told, as from a card that fails.
     """
-    try:
-        status = os.lstat(path)
-    except OSError as error:
-        if error.errno in GONE:
-            return None
-        raise
-    return _arrival(path, status)
+    status = _status(path)
+    return None if status is None else _arrival(path, status)
 
 
 def is_gone(path: str) -> bool:
     """Whether there is nothing of that name; what a failing card does not tell of may be there."""
     try:
-        os.lstat(path)
+        return _status(path) is None
+    except OSError:
+        return False
+
+
+def _status(path: str) -> Optional[os.stat_result]:
+    """What lstat says; None if there surely is nothing, OSError if that cannot be told."""
+    try:
+        return os.lstat(path)
     except OSError as error:
-        return error.errno in GONE
-    return False
+        if error.errno in GONE:
+            return None
+        raise
 
 
 def _arrival(path: str, status: os.stat_result) -> Optional[Arrival]:

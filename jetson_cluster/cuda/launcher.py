@@ -51,7 +51,7 @@ def source_of(name: str) -> str:
         return stream.read()
 
 
-def _read(path: str) -> bytes:
+def read_image(path: str) -> bytes:
     """A compiled image; raises ValueError if it is not what was written, OSError."""
     with open(path, "rb") as stream:
         held = stream.read()
@@ -110,7 +110,7 @@ class Kernels:
         path = image_path(self._folder, name, source, self._target)
         if os.path.isfile(path):
             try:
-                return driver.module_from_buffer(_read(path))
+                return driver.module_from_buffer(read_image(path))
             except (OSError, ValueError, driver.Error) as error:
                 log.warning("compiled kernels %s cannot be loaded (%s), compiling them again",
                             path, error)

@@ -196,9 +196,8 @@ class Case:
 
     @property
     def _losses(self) -> gpu_losses.GpuLosses:
-        return gpu_losses.GpuLosses(
-            os.path.join(self.config.state_dir, gpu_losses.FILE_NAME),
-            self.machine.text("/proc/sys/kernel/random/boot_id") or "",
+        return gpu_losses.GpuLosses.of(
+            self.config.state_dir, self.machine.text("/proc/sys/kernel/random/boot_id") or "",
             lambda: self.machine.since_boot_s)
 
     def gpu_losses(self) -> List[float]:
@@ -213,7 +212,7 @@ class Case:
         """
         def find():
             try:
-                return self._losses._read().in_use and not lock.is_held(self.config.state_dir)
+                return self._losses.account().in_use and not lock.is_held(self.config.state_dir)
             except UserError:
                 return False  # the row of the lock itself says why it is unknown
         return self._once("left", find)

@@ -168,7 +168,7 @@ def _trouble_of_image(launcher, path: str) -> str:
     if not os.path.isfile(path):
         return ABSENT
     try:
-        launcher._read(path)
+        launcher.read_image(path)
     except (OSError, ValueError) as error:
         return "%s: %s" % (os.path.basename(path), getattr(error, "strerror", None) or error)
     return ""
@@ -234,14 +234,15 @@ def _building_trouble(case: Case, path: str) -> Optional[Finding]:
         return case.lacking(TENSORRT, "%s: none that fits, and user %s cannot write to %s" % (
             path, case.person.name, folder), "a folder to keep the engine in",
             "set tensorrt.plan to a file in another folder")
-    recipe = case.model.recipe
-    needed = os.path.getsize(case.model.onnx_path) // (2 if recipe.precision == "fp16" else 1)
+    from jetson_cluster.embedder import engine as plans
+
+    needed = plans.bytes_to_expect(case.model)
     free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
     if free < needed:
         return case.lacking(TENSORRT, "%s: none that fits, and %.0f MB free there" % (
             path, free / 1e6), "about %.0f MB to keep the engine" % (needed / 1e6))
     lacks = case.facts("tensorrt")["lacks"]
-    if lacks and recipe.precision == "fp16":
+    if lacks and case.model.recipe.precision == "fp16":
         packages = " ".join(name.replace("_", "-") for name in lacks)
         return case.lacking(
             TENSORRT,

@@ -11,7 +11,6 @@ All work is done in the calling thread, which has to own the CUDA context.
 """
 
 import contextlib
-import datetime
 import errno
 import hashlib
 import json
@@ -22,6 +21,7 @@ import tempfile
 import typing
 from typing import Callable, NamedTuple, Optional
 
+from jetson_cluster.clocks import utc_now
 from jetson_cluster.embedder.base import Options
 from jetson_cluster.embedder.builder import build_plan
 from jetson_cluster.embedder.trt import without_collecting
@@ -89,6 +89,11 @@ class Opened(NamedTuple):
 def plan_path(model: Model, plan: Optional[str] = None) -> str:
     """Where the plan stands: as the config says, else beside the model (model.onnx, model.plan)."""
     return plan or os.path.splitext(model.onnx_path)[0] + ".plan"
+
+
+def bytes_to_expect(model: Model) -> int:
+    """About how large a plan will be: mostly the weights, in float16 half of the ONNX file's."""
+    return os.path.getsize(model.onnx_path) // (2 if model.recipe.precision == "fp16" else 1)
 
 
 def wanted(trt, model: Model, max_batch: int, device: Device, workspace_bytes: int) -> Certificate:
@@ -178,7 +183,7 @@ def build(trt, logger, model: Model, max_batch: int, device: Device, options: Op
         options.progress)
     certificate = sought._replace(
         plan_sha256=sha256_hex(built.plan),
-        built_at=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        built_at=utc_now(),
         build_s=round(built.seconds, 1), tactic_sources=built.tactic_sources,
         timing_sha256=sha256_hex(built.timing_cache) if built.timing_cache else "")
     try:
@@ -328,8 +333,7 @@ def _check_room(path: str, model: Model) -> None:
                              path, os.geteuid(), folder, error.strerror or error, hint))
     if os.path.isdir(path):
         raise UserError("engine %s: is a folder; set tensorrt.plan to a file" % path)
-    # A plan is mostly the network's weights, in float16 half of what the ONNX file has.
-    needed = os.path.getsize(model.onnx_path) // (2 if model.recipe.precision == "fp16" else 1)
+    needed = bytes_to_expect(model)
     free = disk.f_bavail * disk.f_frsize
     if free < needed:
         raise WorldError("engine %s: needs about %.0f MB, and the disk of %s has %.0f MB free" % (

@@ -142,9 +142,6 @@ class TensorRTEmbedder(Embedder):
         return bool((np.abs(found.distance - measured) <= DISTANCE_WITHIN).all()
                     and (np.abs(found.distance - told.distance) <= DISTANCE_WITHIN).all())
 
-    def _embed(self, frames: np.ndarray) -> np.ndarray:
-        return self._process(frames).embeddings
-
     def _process(self, frames: np.ndarray) -> Embedded:
         try:
             return self._run(frames)

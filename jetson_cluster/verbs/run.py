@@ -25,8 +25,7 @@ def run(args: argparse.Namespace) -> int:
 def run_until_stopped(args: argparse.Namespace, loop) -> int:
     """Run `loop(daemon, stop)` with SIGTERM and SIGINT setting `stop`."""
     stop, config = threading.Event(), config_of(args)
-    losses = gpu_losses.GpuLosses(os.path.join(config.state_dir, gpu_losses.FILE_NAME),
-                                  boot_identity(), time.monotonic)
+    losses = gpu_losses.GpuLosses.of(config.state_dir, boot_identity(), time.monotonic)
 
     def end_the_start(number, _frame):
         # Nothing can be lost yet, and a build would be waited for: end at once. But without a word
