@@ -3,68 +3,68 @@
 In: what ingest learned (an image with or without its embedding, or a refusal) and where ranking
 placed it. Out: which files are dealt with already, the best candidates of each cluster, rows for
 the queue. An image is its content (SHA-256); a path with size and mtime_ns is only the fast way to
-skip it. What a call that returned wrote survives a power cut; database.py holds the file together.
+skip it. What a call that returned wrote survives a power cut; database.py holds the file together,
+ledger.py what operations did with the images.
 """
 
-import contextlib
+import logging
 import os
 from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
+from jetson_cluster import quality
 from jetson_cluster.attempts import Attempts
-from jetson_cluster.database import marks_for, parts_of
+from jetson_cluster.candidates import Candidates
+from jetson_cluster.database import Damaged, marks_for, parts_of, set_aside
 from jetson_cluster.frame import PASSING
 from jetson_cluster.inbox import Arrival
-from jetson_cluster.provisional import Groups
-from jetson_cluster.ranking import CANDIDATE, Placement
-from jetson_cluster.records import (
-    MISSING, QUEUED, WAITING, Image, Refusal, Row, mtime_in, pack_soft, path_in, path_out, text_in,
-    unpack_soft)
+from jetson_cluster.links import OutboxLinks
+from jetson_cluster.passbook import PassBook
+from jetson_cluster.placements import PLACED, Placement, Placements, placement_columns
+from jetson_cluster.records import Image, Refusal, mtime_in, path_in, path_out, text_in
+from jetson_cluster.schema import (
+    ACKED, DELETED, DROPPED, HELD, MISSING, QUEUED, SENT, WAITING)
 
-PLACED = ("cluster = ?, distance = ?, second_distance = ?, ratio = ?, far = ?, novelty = ?, "
-          "representative = ?, interest = ?, soft = ?")
+log = logging.getLogger(__name__)
 
 
-class Catalog(Attempts):
-    """One open catalog file; use it from one thread. A context manager."""
-
-    def __init__(self, path: str, space: str,
-                 progress: Callable[[str, float], None] = lambda doing, allow_s: None):
-        """Open or create the catalog of the embedding space `space`: see Database."""
-        self._disturbed = set()  # type: Set[int]
-        self._counts, self._refused, self._queued_bytes = {}, 0, 0  # type: Dict[str, int], int, int
-        super().__init__(path, space, progress)
-
-    def _opened(self) -> None:
-        self._counts = dict(self._db.execute("SELECT state, COUNT(*) FROM images GROUP BY state"))
-        self._refused = self._db.execute("SELECT COUNT(*) FROM refusals").fetchone()[0]
-        self._queued_bytes = self._db.execute(
-            "SELECT COALESCE(SUM(bytes), 0) FROM images WHERE state = ?", (QUEUED,)).fetchone()[0]
-
-    @contextlib.contextmanager
-    def _transaction(self):
-        """All that is done within, counts included, or nothing of it."""
-        before = dict(self._counts), self._refused, self._queued_bytes
-        try:
-            with super()._transaction():
-                yield
-        except BaseException:
-            self._counts, self._refused, self._queued_bytes = before
-            raise
+class Catalog(PassBook, Placements, Candidates, OutboxLinks, Attempts):
+    """One open catalog file, see Database; use it from one thread. A context manager."""
 
     # ---- small facts -------------------------------------------------------------------------
 
     @property
     def counts(self) -> Dict[str, int]:
-        """Images by state, and files refused; kept up to date without counting again."""
-        return dict({state: self._counts.get(state, 0) for state in (QUEUED, WAITING, MISSING)},
-                    refused=self._refused)
+        """Images by state, and files refused."""
+        return dict(self._db.execute("SELECT state, images FROM tallies"))
 
     @property
-    def queued_bytes(self) -> int:
-        """Bytes of all queued images."""
-        return self._queued_bytes
+    def sizes(self) -> Dict[str, int]:
+        """Bytes of the images by state, and of the files refused."""
+        return dict(self._db.execute("SELECT state, bytes FROM tallies"))
+
+    def count_of(self, state: str) -> int:
+        """How many images are in this state."""
+        return self._db.execute(
+            "SELECT images FROM tallies WHERE state = ?", (state,)).fetchone()[0]
+
+    def quarantined(self) -> int:
+        """Files given up because they ended the program."""
+        return self._db.execute(
+            "SELECT COUNT(*) FROM refusals WHERE code = 'quarantined'").fetchone()[0]
+
+    def smallest_queued_bytes(self) -> Optional[int]:
+        """Size of the smallest queued image; None if none is queued."""
+        return self._db.execute(
+            "SELECT MIN(bytes) FROM images WHERE state = ?", (QUEUED,)).fetchone()[0]
+
+    def oldest_queued(self) -> Optional[Tuple[int, str]]:
+        """(id, captured_at) of the queued image that has been in the catalog longest."""
+        # By itself SQLite takes the other index and sorts everything that is queued.
+        return self._db.execute(
+            "SELECT id, captured_at FROM images INDEXED BY images_queued WHERE state = 'queued' "
+            "ORDER BY id LIMIT 1").fetchone()
 
     def refusals(self, limit: int) -> List[Refusal]:
         """The newest refusals, newest first."""
@@ -100,7 +100,7 @@ class Catalog(Attempts):
         return found
 
     def _revive(self, images: Dict[int, str]) -> None:
-        if not self._counts.get(MISSING) or not images:
+        if not images or not self.count_of(MISSING):
             return
         missing = [row[0] for row in self._db.execute(
             "SELECT id FROM images WHERE state = ? AND id IN (%s)" % marks_for(images),
@@ -108,7 +108,7 @@ class Catalog(Attempts):
         if missing:
             with self._transaction():
                 for image in missing:
-                    self._set_there(image, True, images[image])
+                    self._set_there(image, images[image])
 
     def images_at(self, paths: Sequence[str]) -> Dict[str, int]:
         """The ids of the images at those of `paths` that hold one."""
@@ -129,7 +129,6 @@ class Catalog(Attempts):
         with self._transaction():
             forgotten = self._db.execute(
                 "DELETE FROM refusals WHERE code IN (%s)" % marks_for(codes), list(codes)).rowcount
-            self._refused -= forgotten
             self._set_meta("limits", limits)
         return forgotten
 
@@ -148,6 +147,7 @@ class Catalog(Attempts):
                 new = self._record_image(image, placement, row)
                 if new is not None:
                     added.append((new, row))
+                    self._record_looks(new, image)
             for refusal in refusals:
                 self._record_refusal(refusal)
             self._end_attempts([image.arrival.path for image in images]
@@ -170,22 +170,53 @@ class Catalog(Attempts):
                 "VALUES (?, ?, ?, ?, ?, ?, ?)", (
                     digest, path, arrival.bytes, image.width, image.height, image.captured_at,
                     WAITING)).lastrowid
-            state = WAITING
-            self._count(WAITING, 1, arrival.bytes)
+            state = self._as_remembered(number, digest)
         if placement and not embedded:
             self._db.execute("UPDATE images SET path = ?, width = ?, height = ?, captured_at = ?, "
-                             "state = ?, " + PLACED + " WHERE id = ?", (
-                                 path, image.width, image.height, image.captured_at, QUEUED)
-                             + _placement_columns(placement, row) + (number,))
-            self._db.execute("INSERT INTO embeddings VALUES (?, ?)", (
+                             + PLACED + " WHERE id = ?", (
+                                 path, image.width, image.height, image.captured_at)
+                             + placement_columns(placement, row) + (number,))
+            self._db.execute("INSERT OR REPLACE INTO embeddings VALUES (?, ?)", (
                 number, image.embedding.astype(np.float16).tobytes()))
-            self._count(state, -1, arrival.bytes)
-            self._count(QUEUED, 1, arrival.bytes)
-        elif state == MISSING:
-            self._set_there(number, True, arrival.path)
         self._db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (
             path, arrival.bytes, mtime_in(arrival.mtime_ns), number))
+        if state == DROPPED:
+            state = self._as_remembered(number, digest)  # it may have been sent before
+        if state in (WAITING, MISSING):
+            self._set_there(number, image.arrival.path, new)
+        elif state == DELETED:
+            self._set_state(number, ACKED)  # the ground has it all the same
         return number if new else None
+
+    def _as_remembered(self, number: int, digest: bytes) -> str:
+        """Give content that was not here the state that is remembered of it; that state."""
+        state, pass_number, pinned = self._db.execute(
+            "SELECT state, pass, pinned FROM remembered WHERE sha256 = ?", (digest,)
+        ).fetchone() or (WAITING, 0, None)
+        self._db.execute("UPDATE images SET pass = ?, pinned = ? WHERE id = ?", (
+            pass_number or None, pinned, number))
+        if state in (SENT, ACKED, HELD):
+            self._set_state(number, state)
+            return state
+        return WAITING
+
+    def _record_looks(self, number: int, image: Image) -> None:
+        """What was learned of its pixels."""
+        if image.measures is not None:
+            self._db.execute("UPDATE images SET measures = ? WHERE id = ?", (
+                quality.pack(image.measures), number))
+        if image.preview is not None:
+            self._db.execute("INSERT OR REPLACE INTO previews VALUES (?, ?, ?, ?)", (
+                number, image.preview.format, image.preview.psnr_db, image.preview.content))
+
+    def join_twins(self, pairs: Sequence[Tuple[int, int]]) -> None:
+        """The first of each pair is a near-duplicate of the second, which came before it."""
+        with self._transaction():
+            for image, other in pairs:
+                group = self._db.execute(
+                    "SELECT twin FROM images WHERE id = ?", (other,)).fetchone()[0] or other
+                self._db.execute("UPDATE images SET twin = ? WHERE id IN (?, ?)", (
+                    group, other, image))
 
     def _record_refusal(self, refusal: Refusal) -> None:
         path, mtime_ns = path_in(refusal.path), mtime_in(refusal.mtime_ns)
@@ -195,18 +226,16 @@ class Catalog(Attempts):
         self._leave_path(path, None)
         if judged and refusal.code not in PASSING:
             # It was thought to be an image, and waited: its content is none, which is not missing.
-            self._count(MISSING, -self._db.execute(
-                "DELETE FROM images WHERE id = ? AND soft IS NULL AND NOT EXISTS "
-                "(SELECT 1 FROM files WHERE image = id)", judged).rowcount, 0)
+            self._db.execute(
+                "DELETE FROM images WHERE id = ? AND soft IS NULL AND state IN (?, ?) AND NOT EXISTS "
+                "(SELECT 1 FROM files WHERE image = id)", judged + (MISSING, WAITING))
         self._db.execute("INSERT INTO refusals VALUES (NULL, ?, ?, ?, ?, ?, ?)", (
             path, refusal.bytes, mtime_ns, refusal.code,
             text_in(refusal.reason), refusal.refused_at))
-        self._refused += 1
 
     def _leave_path(self, path, image: Optional[int]) -> None:
         """Content at `path` is now `image` (None: unusable): undo what was known of the path."""
-        self._refused -= self._db.execute(
-            "DELETE FROM refusals WHERE path = ?", (path,)).rowcount
+        self._db.execute("DELETE FROM refusals WHERE path = ?", (path,))
         row = self._db.execute("SELECT image FROM files WHERE path = ?", (path,)).fetchone()
         if row is None or row[0] == image:
             return
@@ -215,9 +244,7 @@ class Catalog(Attempts):
             "SELECT path, state FROM images WHERE id = ?", (row[0],)).fetchone()
         if held in ((path, QUEUED), (path, WAITING)):
             # The path must never send other content than the queue promised.
-            other = self._db.execute(
-                "SELECT path FROM files WHERE image = ? ORDER BY path", (row[0],)).fetchone()
-            self._set_there(row[0], other is not None, path_out((other or [path])[0]))
+            self._set_there(row[0])
 
     def mark_missing(self, images: Sequence[int], exists=os.path.exists) -> List[int]:
         """The files of these images are gone: take another of their paths, or mark them.
@@ -227,25 +254,18 @@ class Catalog(Attempts):
         missing = []
         with self._transaction():
             for image in images:
+                if self.state_of(image) not in (QUEUED, WAITING):
+                    continue  # another process has moved it since
                 paths = [path_out(row[0]) for row in self._db.execute(
                     "SELECT path FROM files WHERE image = ? ORDER BY path", (image,))]
                 there = next((path for path in paths if exists(path)), None)
-                self._set_there(image, there is not None, there)
                 if there is None:
+                    self._set_state(image, MISSING)
                     missing.append(image)
+                else:
+                    self._db.execute("UPDATE images SET path = ? WHERE id = ?",
+                                     (path_in(there), image))
         return missing
-
-    def _set_there(self, image: int, there: bool, path: Optional[str]) -> None:
-        """A file of the image is there (at `path`), so that it is queued or waits; or none is."""
-        before, size, cluster = self._db.execute(
-            "SELECT state, bytes, cluster FROM images WHERE id = ?", (image,)).fetchone()
-        state = MISSING if not there else WAITING if cluster is None else QUEUED
-        self._db.execute("UPDATE images SET state = ?, path = COALESCE(?, path) WHERE id = ?",
-                         (state, path if path is None else path_in(path), image))
-        self._count(before, -1, size)
-        self._count(state, 1, size)
-        if state != before and cluster is not None:
-            self._disturbed.add(cluster)
 
     def waiting(self, after: int, limit: int) -> List[Tuple[int, List[Tuple[str, int, int]]]]:
         """The first images with an id above `after` that wait: (id, its (path, bytes, mtime_ns)).
@@ -273,121 +293,24 @@ class Catalog(Attempts):
         disturbed, self._disturbed = self._disturbed, set()
         return disturbed
 
-    def _count(self, state: str, change: int, size: int) -> None:
-        self._counts[state] = self._counts.get(state, 0) + change
-        if state == QUEUED:
-            self._queued_bytes += change * size
 
-    # ---- placing anew when the codebook changes ----------------------------------------------
+def open_or_rebuild(path: str, space: str, progress: Callable[[str, float], None]) -> Catalog:
+    """The daemon's catalog; a damaged one is set aside for a new one.
 
-    @property
-    def placed_by(self) -> str:
-        """What placed the images (a codebook's identity, or another name); "" at first."""
-        return self.meta("placed_by") or ""
-
-    @property
-    def unplaced(self) -> Tuple[int, int]:
-        """Images with from < id <= until still have to be placed; (n, n) when none."""
-        return self.meta("placed_to") or 0, self.meta("place_until") or 0
-
-    def begin_placing(self, placed_by: str) -> None:
-        """From now on new images come placed by `placed_by`; all older ones are to be placed."""
-        last = self._db.execute("SELECT COALESCE(MAX(id), 0) FROM images").fetchone()[0]
-        with self._transaction():
-            self._set_meta("placed_by", placed_by)
-            self._set_meta("placed_to", 0)
-            self._set_meta("place_until", last)
-
-    def next_unplaced(self, limit: int) -> Tuple[List[int], np.ndarray]:
-        """The next images to place: their ids and embeddings float32 [n, D]."""
-        start, until = self.unplaced
-        return self._embeddings("image > ? AND image <= ? ORDER BY image LIMIT ?",
-                                (start, until, limit))
-
-    def place(self, images: Sequence[int], placement: Placement) -> None:
-        """Write where `images` (ids from next_unplaced) belong now, and how far that got."""
-        with self._transaction():
-            self._db.executemany(
-                "UPDATE images SET " + PLACED + " WHERE id = ?",
-                [_placement_columns(placement, row) + (image,)
-                 for row, image in enumerate(images)])
-            self._set_meta("placed_to", images[-1])
-
-    def end_placing(self) -> None:
-        """Everything is placed."""
-        with self._transaction():
-            self._set_meta("placed_to", self.unplaced[1])
-
-    # ---- groups that stand in for clusters while there is no codebook --------------------------
-
-    def groups(self) -> Groups:
-        """The groups as last saved; none at first."""
-        leaders = [np.frombuffer(row[0], np.float32) for row in self._db.execute(
-            "SELECT leader FROM groups ORDER BY number")]
-        return Groups(np.array(leaders, np.float32), self.meta("group_reach") or 0.0)
-
-    def save_groups(self, groups: Groups, unchanged: int) -> None:
-        """Keep `groups`, of which the first `unchanged` are as saved before."""
-        with self._transaction():
-            self._db.execute("DELETE FROM groups WHERE number >= ?", (unchanged,))
-            self._db.executemany("INSERT INTO groups VALUES (?, ?)", [
-                (number, groups.leaders[number].tobytes())
-                for number in range(unchanged, len(groups.leaders))])
-            self._set_meta("group_reach", groups.reach)
-
-    def embeddings_of(self, images: Sequence[int]) -> np.ndarray:
-        """Embeddings float32 [n, D] of the given ids, in their order."""
-        found = {}
-        for part in parts_of(images):
-            ids, vectors = self._embeddings("image IN (%s)" % marks_for(part), part)
-            found.update(zip(ids, vectors))
-        return np.array([found[image] for image in images], np.float32)
-
-    def _embeddings(self, condition: str, values) -> Tuple[List[int], np.ndarray]:
-        rows = self._db.execute(
-            "SELECT image, vector FROM embeddings WHERE " + condition, values).fetchall()
-        if not rows:
-            return [], np.empty((0, 0), np.float32)
-        vectors = np.frombuffer(b"".join(row[1] for row in rows), np.float16)
-        return [row[0] for row in rows], vectors.reshape(len(rows), -1).astype(np.float32)
-
-    # ---- what ranking and the queue file read ------------------------------------------------
-
-    def candidates(self, cluster: int, limit: int) -> np.ndarray:
-        """The queued images of `cluster` with the highest interest, best first: CANDIDATE [n]."""
-        return self._candidates(
-            "WHERE state = ? AND cluster = ? ORDER BY interest DESC, id LIMIT ?",
-            (QUEUED, cluster, limit))
-
-    def far_candidates(self, limit: int) -> np.ndarray:
-        """The queued images beyond r95, nearest first: CANDIDATE [n]."""
-        # By itself SQLite takes the other index and sorts everything that is queued.
-        return self._candidates(
-            "INDEXED BY images_far WHERE far = 1 AND state = 'queued' ORDER BY ratio, id LIMIT ?",
-            (limit,))
-
-    def _candidates(self, which: str, values) -> np.ndarray:
-        rows = self._db.execute(
-            "SELECT id, cluster, interest, ratio, far, soft FROM images " + which, values)
-        return np.array([row[:5] + unpack_soft(row[5]) for row in rows], CANDIDATE)
-
-    def rows(self, images: Sequence[int]) -> Dict[int, Row]:
-        """The queue's rows of the given ids."""
-        found = {}
-        for part in parts_of(images):
-            for row in self._db.execute(
-                    "SELECT id, sha256, path, bytes, captured_at, state, cluster, novelty, "
-                    "representative, far FROM images WHERE id IN (%s)" % marks_for(part), part):
-                found[row[0]] = Row(row[0], row[1].hex(), path_out(row[2]), *row[3:9] + (
-                    bool(row[9]),))
-        return found
-
-
-def _placement_columns(placement: Placement, row: int) -> tuple:
-    found = placement.assessment
-    return (int(found.cluster[row]), float(found.distance[row]),
-            # SQLite has no column type for infinity that reads back the same everywhere.
-            float(min(found.second_distance[row], np.finfo(np.float32).max)),
-            float(found.ratio[row]), int(found.far[row]), float(found.novelty[row]),
-            float(found.representative[row]), float(placement.interest[row]),
-            pack_soft(found.soft_index[row], found.soft_weight[row]))
+    The journal tells a new one what operations did, and any other what it may have missed.
+    """
+    try:
+        catalog = Catalog(path, space, progress)
+    except Damaged as error:
+        log.error("CatalogDamaged: %s; it is now %s, and the images are catalogued anew", error,
+                  set_aside(path))
+        catalog = Catalog(path, space, progress)
+    try:
+        recalled = catalog.recall()
+    except BaseException:
+        catalog.close()
+        raise
+    if recalled:
+        log.warning("JournalRecalled: %s: of %d images more is known now", catalog.journal.path,
+                    recalled)
+    return catalog

@@ -31,6 +31,18 @@ VERBS = (
     Verb("run", "jetson_cluster.verbs.run", "watch the inbox and keep queue.csv true (flight)"),
     Verb("once", "jetson_cluster.verbs.once", "empty the inbox, write queue.csv, exit (flight)"),
     Verb("queue", "jetson_cluster.verbs.queue", "show the head of the queue (flight)"),
+    Verb("explain", "jetson_cluster.verbs.explain",
+         "show why an image stands where it does (flight)"),
+    Verb("pass", "jetson_cluster.verbs.pass_", "choose what fits into a pass, mark it sent (flight)"),
+    Verb("ack", "jetson_cluster.verbs.marks", "the ground has these images (flight)"),
+    Verb("nack", "jetson_cluster.verbs.marks", "these did not arrive: queue them again (flight)"),
+    Verb("resend", "jetson_cluster.verbs.marks",
+         "queue these again although they were sent or acknowledged (flight)"),
+    Verb("hold", "jetson_cluster.verbs.marks", "keep these out of the queue (flight)"),
+    Verb("release", "jetson_cluster.verbs.marks", "let held images back into the queue (flight)"),
+    Verb("pin", "jetson_cluster.verbs.marks", "put these before all others (flight)"),
+    Verb("unpin", "jetson_cluster.verbs.marks", "let these stand where they belong (flight)"),
+    Verb("apply", "jetson_cluster.verbs.apply", "carry out a file of orders (flight)"),
     Verb("status", "jetson_cluster.verbs.status", "show how the daemon is doing (flight)"),
     Verb("build", "jetson_cluster.verbs.build", "build the TensorRT engine for this GPU (flight)"),
     Verb("doctor", "jetson_cluster.verbs.doctor", "check all that the daemon needs (flight)"),
@@ -73,6 +85,8 @@ def _print_anything() -> None:
     """No name of a file or cluster may end the program because the terminal cannot show it."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
+        if stream is None:
+            continue  # it was closed when the program began
         # Python 3.6 has no reconfigure().
         setattr(sys, name, io.TextIOWrapper(
             stream.detach(), encoding=stream.encoding, errors="backslashreplace",

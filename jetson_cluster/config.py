@@ -13,6 +13,7 @@ import yaml
 from jetson_cluster import heat
 from jetson_cluster.checking import NOT_YAML, Checker, nearest_name, one_line
 from jetson_cluster.errors import UserError, WorldError
+from jetson_cluster.preview import FORMATS as PREVIEW_FORMATS
 
 DEFAULT_PATH = "/etc/jetson-cluster/config.yaml"
 # A folder that cannot be made for one of these is wrongly named; for any other the disk is at fault.
@@ -20,6 +21,9 @@ ASKED_WRONG = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENA
                errno.ELOOP, errno.EINVAL)
 EMBEDDERS = ("auto", "cpu", "tensorrt", "onnxruntime", "openvino", "openvino-float32")
 CENTROIDS = ("float32", "float16")
+KEEP = "keep"
+# In words that cannot be mistaken for anything else.
+DELETE_UNRECEIVED = "delete-images-the-ground-never-received"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -51,6 +55,39 @@ class TensorRTConfig(NamedTuple):
     cpu_fallback: bool
 
 
+class OrdersConfig(NamedTuple):
+    """Where the ground's orders come in."""
+
+    path: Optional[str]  # None: nowhere
+
+
+class OutboxConfig(NamedTuple):
+    """Links to the head of the queue, for downlink software that sends what lies in a folder."""
+
+    path: Optional[str]  # None: there is none
+    bytes: int
+
+
+class PreviewConfig(NamedTuple):
+    """The tiny picture made of every image."""
+
+    format: str
+    max_bytes: int
+
+
+class RetentionConfig(NamedTuple):
+    """What may be deleted when the disk fills up."""
+
+    free_bytes: int  # below this
+    unacknowledged: str  # KEEP or DELETE_UNRECEIVED
+
+
+class StatusConfig(NamedTuple):
+    """How the daemon is doing, for machines."""
+
+    prom: str
+
+
 class HeatConfig(NamedTuple):
     """At what degrees C the daemon works less, and not at all."""
 
@@ -73,6 +110,11 @@ class Config(NamedTuple):
     log_level: str
     inbox: InboxConfig
     queue: QueueConfig
+    orders: OrdersConfig
+    outbox: OutboxConfig
+    preview: PreviewConfig
+    retention: RetentionConfig
+    status: StatusConfig
     tensorrt: TensorRTConfig
     heat: HeatConfig
 
@@ -83,6 +125,15 @@ class Config(NamedTuple):
     @property
     def status_path(self) -> str:
         return os.path.join(self.state_dir, "status.json")
+
+    @property
+    def previews_path(self) -> str:
+        return os.path.join(self.state_dir, "previews")
+
+    @property
+    def kept_path(self) -> str:
+        """Where the last good codebook and policy are kept."""
+        return os.path.join(self.state_dir, "last-good")
 
 
 DEFAULTS = {
@@ -108,6 +159,24 @@ DEFAULTS = {
         "rows": 200,
         "interval_s": 1.0,
     },
+    "orders": {
+        "path": "/var/spool/jetson-cluster/orders",
+    },
+    "outbox": {
+        "path": None,
+        "bytes": 4 * 1000 * 1000,
+    },
+    "preview": {
+        "format": "webp",
+        "max_bytes": 2048,
+    },
+    "retention": {
+        "free_bytes": 1000 * 1000 * 1000,
+        "unacknowledged": KEEP,
+    },
+    "status": {
+        "prom": None,
+    },
     "tensorrt": {
         "plan": None,
         "workspace_bytes": 64 * 1024 * 1024,
@@ -121,7 +190,7 @@ DEFAULTS = {
 }
 SECTIONS = tuple(key for key, value in DEFAULTS.items() if isinstance(value, dict))
 PATHS = ("state_dir", "model", "recipe", "codebook", "policy", "inbox.path", "queue.path",
-         "tensorrt.plan")
+         "orders.path", "outbox.path", "status.prom", "tensorrt.plan")
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Config:
@@ -192,6 +261,7 @@ def _check(merged: dict, path: str, checker: Checker) -> Config:
     inbox, queue, tensorrt = merged["inbox"], merged["queue"], merged["tensorrt"]
     state_dir = checker.text(merged["state_dir"], "state_dir")
     queue_path = checker.text(queue["path"], "queue.path") or os.path.join(state_dir, "queue.csv")
+    outbox, preview, retention = merged["outbox"], merged["preview"], merged["retention"]
     config = Config(
         path=path,
         state_dir=state_dir,
@@ -216,6 +286,23 @@ def _check(merged: dict, path: str, checker: Checker) -> Config:
             path=queue_path,
             rows=checker.whole(queue["rows"], "queue.rows", 1, 100000),
             interval_s=checker.number(queue["interval_s"], "queue.interval_s", 0.1, 3600)),
+        orders=OrdersConfig(
+            path=checker.text(merged["orders"]["path"], "orders.path") or None),
+        outbox=OutboxConfig(
+            path=checker.text(outbox["path"], "outbox.path") or None,
+            bytes=checker.whole(outbox["bytes"], "outbox.bytes", 1, 2 ** 50)),
+        preview=PreviewConfig(
+            format=checker.text(preview["format"], "preview.format", PREVIEW_FORMATS),
+            # What a picture of 8 pixels takes, at least.
+            max_bytes=checker.whole(preview["max_bytes"], "preview.max_bytes", 256, 65536)),
+        retention=RetentionConfig(
+            free_bytes=checker.whole(
+                retention["free_bytes"], "retention.free_bytes", 0, 2 ** 50),
+            unacknowledged=checker.text(retention["unacknowledged"], "retention.unacknowledged",
+                                        (KEEP, DELETE_UNRECEIVED))),
+        status=StatusConfig(
+            prom=checker.text(merged["status"]["prom"], "status.prom")
+            or os.path.join(state_dir, "status.prom")),
         tensorrt=TensorRTConfig(
             plan=checker.text(tensorrt["plan"], "tensorrt.plan") or None,
             # Two gigabytes hang a Nano; larger computers may want more than the default.
@@ -238,8 +325,10 @@ def _refuse_nesting(config: Config, checker: Checker) -> None:
     if not config.inbox.path or not config.state_dir:
         return  # complained of already
     inside = os.path.join(os.path.realpath(config.inbox.path), "")
-    for key, path in (("state_dir", config.state_dir), ("queue.path", config.queue.path)):
-        if os.path.join(os.path.realpath(path), "").startswith(inside):
+    for key, path in (("state_dir", config.state_dir), ("queue.path", config.queue.path),
+                      ("orders.path", config.orders.path), ("outbox.path", config.outbox.path),
+                      ("status.prom", config.status.prom)):
+        if path and os.path.join(os.path.realpath(path), "").startswith(inside):
             checker.wrong("'%s' is %s, inside the inbox %s; put it elsewhere" % (
                 key, path, config.inbox.path))
 

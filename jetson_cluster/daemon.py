@@ -1,48 +1,49 @@
 """The loop: one turn takes what has arrived, embeds it, catalogues it, and keeps the queue file true.
 
 In: a Config. Out: `queue.csv`, `status.json`, the catalog, and messages to systemd. `Daemon.step()`
-does one turn and says what it did; `run` is a loop around it. Clocks are passed in and nothing here
-sleeps, so that tests drive it turn by turn.
+does one turn and says what it did; loops.py is the loop around it. Clocks are passed in and nothing
+here sleeps, so that tests drive it turn by turn.
 """
 
 import contextlib
 import logging
 import os
+import sqlite3
 import threading
 import time
-from typing import Callable, Mapping, NamedTuple, Optional
+from typing import Callable, Mapping, NamedTuple, Optional, Tuple
 
-from jetson_cluster import (
-    __version__, codebook, frame, gpu_losses, health, heat, policy, recipe, sensors)
-from jetson_cluster.catalog import Catalog
+from jetson_cluster import codebook, frame, gpu_losses, health, heat, preview, recipe, sensors
+from jetson_cluster.catalog import open_or_rebuild
 from jetson_cluster.clocks import boot_identity, utc_now
 from jetson_cluster.config import Config, make_folders
-from jetson_cluster.downlink import printable_path
+from jetson_cluster.database import is_damage, set_aside
 from jetson_cluster.embedder import AUTO, CPU, TENSORRT, open_embedder
 from jetson_cluster.embedder.base import Embedder, Options
 from jetson_cluster.embedder.tensorrt import missing
 from jetson_cluster.errors import GpuLost, WorldError
-from jetson_cluster.inbox import Inbox
-from jetson_cluster.ingest import Ingest
+from jetson_cluster.head import Head
+from jetson_cluster.inbox import Inbox, mount_key
+from jetson_cluster.ingest import NOTHING, Ingest
 from jetson_cluster.lock import lock_folder
+from jetson_cluster.operations import Operations
+from jetson_cluster.pausing import Pause, may_pass
 from jetson_cluster.pipeline import Pipeline
 from jetson_cluster.placing import Placing
 from jetson_cluster.publisher import Publisher
-from jetson_cluster.records import MISSING, QUEUED, WAITING
+from jetson_cluster.report import Parts, status_of
+from jetson_cluster.schema import QUEUED, WAITING
 from jetson_cluster.starting import Starting
 from jetson_cluster.uplinked import Uplinked
 from jetson_cluster.waiting import Turns
+from jetson_cluster.wishes import Wishes, uplinked_policy
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 1.0  # how often the codebook and the policy are looked at for a change
 LONGEST_WAIT_S = LOOK_S  # also bounds the time between two watchdog messages
-REFUSALS_SHOWN = 20
 MAY_USE_GPU = (AUTO, TENSORRT)
 GPU_REST_S = 6 * 3600.0  # then a lost GPU is tried again: months on the processor would be a waste
-# `once` waits for it to cool, but not for ever: a sensor may be broken, and what waits is not lost.
-HOT_PATIENCE_S = 600.0
-HOT_SAID_EVERY_S = 60.0
 
 
 class Step(NamedTuple):
@@ -53,10 +54,11 @@ class Step(NamedTuple):
     refused: int
     placed_anew: int
     published: bool
+    orders: int = 0  # carried out
 
     @property
     def idle(self) -> bool:
-        return not (self.taken or self.placed_anew or self.published)
+        return not (self.taken or self.placed_anew or self.published or self.orders)
 
 
 class Daemon:
@@ -84,6 +86,9 @@ class Daemon:
         try:
             with self._noting_gpu_loss():
                 self._open()
+        except sqlite3.DatabaseError as error:
+            self.close()
+            raise self._failed(error)
         except BaseException:
             self.close()
             raise
@@ -93,39 +98,51 @@ class Daemon:
         self._starting("loading the network", 600)
         self.model = recipe.load_model(config.model, config.recipe)
         self._batch = config.batch or self.model.recipe.max_batch
-        self._policy = Uplinked("policy", config.policy, self._kept("policy.yaml"), policy.load)
-        self._policy.start()
+        policy_file = uplinked_policy(config)
+        policy_file.start()
         limits = frame.Limits(config.inbox.max_file_bytes, config.inbox.max_pixels,
                               config.inbox.sixteen_bit_white)
-        self._pipeline = Pipeline(self._open_embedder, limits, self._now)
+        self._pipeline = Pipeline(self._open_embedder, limits, self._now, examine=lambda image:
+                                  preview.examine(image, config.preview.format,
+                                                  config.preview.max_bytes))
         self._opened.append(self._pipeline)
         # After the network: if the model is wrong, that is to be said, not what follows from it.
-        self._codebook = Uplinked("codebook", config.codebook, self._kept("codebook.npz"),
+        self._codebook = Uplinked("codebook", config.codebook,
+                                  os.path.join(config.kept_path, "codebook.npz"),
                                   lambda path: codebook.load(
                                       path, self.model.space, self.model.recipe.dimension))
         self._codebook.start()
-        self._catalog = Catalog(config.catalog_path, self.model.space, self._starting)
+        self._catalog = open_or_rebuild(config.catalog_path, self.model.space, self._starting)
         self._opened.append(self._catalog)
         self._catalog.begin_boot(boot_identity())
         self._catalog.forget_refusals(repr(limits), frame.DEPENDS_ON_LIMITS)
-        self._placing = Placing(self._catalog, config.queue.rows)
-        self._use(self._codebook.value)
-        self._warn_of_unknown_clusters()
+        self._pause = Pause(config.catalog_path, self._monotonic)
+        self._wishes = Wishes(policy_file, self._catalog, self._now)
+        self._head = Head(self._catalog, config.queue.rows)
+        self._placing = Placing(self._catalog, self._head)
+        self._use_codebook()
         log.info("Started: %s, %s, %s", self.model.space, self._pipeline.embedder.description,
                  "%d clusters" % self._placing.clusters if self._placing.clustered
                  else "no codebook yet")
         self._inbox = Inbox(config.inbox.path, config.inbox.settle_s, config.inbox.rescan_s,
                             self._catalog.known, self._monotonic, self.wake.set,
-                            mount=self._catalog.meta(self._mount_key))
+                            mount=self._catalog.meta(mount_key(config.inbox.path)))
         self._inbox.start()
         self._turns = Turns(self._inbox, self._catalog)
         self._ingest = Ingest(self._pipeline, self._catalog, self._placing.record, self._turns,
                               self._batch, self._now, self._monotonic)
-        self._publisher = Publisher(config, self._catalog, self._placing, self._monotonic)
+        self._publisher = Publisher(config, self._catalog, self._placing, self._head,
+                                    self._monotonic)
         self._heat = heat.Heat(heat.levels(config.heat.warm_c, config.heat.hot_c),
                                self._monotonic, self._sysfs)
-        self._reporter = health.Reporter(config.status_path, self._notifier, self._monotonic,
-                                         self._now)
+        self._operations = Operations(config, self._catalog, self._head, lambda: self._wishes.policy,
+                                      lambda: self._inbox.available, self._monotonic, self._now)
+        self._reporter = health.Reporter(config.status_path, config.status.prom, self._notifier,
+                                         self._monotonic, self._now)
+        self._parts = Parts(
+            config, self.model.space, self._gpu_losses, self._gpu_given_up, self._pipeline,
+            self._codebook, self._wishes, self._catalog, self._placing, self._inbox, self._ingest,
+            self._publisher, self._operations, self._heat, self._pause, self._reporter, self._sysfs)
         self._looked_at = self._started_at = self._monotonic()
         self._starting.ready()
 
@@ -148,13 +165,6 @@ class Daemon:
         if embedder.name != TENSORRT:
             self._gpu_losses.end()
         return embedder
-
-    @property
-    def _mount_key(self) -> str:
-        return "mount of " + printable_path(self.config.inbox.path)
-
-    def _kept(self, name: str) -> str:
-        return os.path.join(self.config.state_dir, "last-good", name)
 
     def __enter__(self) -> "Daemon":
         return self
@@ -184,27 +194,54 @@ class Daemon:
     def step(self) -> Step:
         """One turn: look for changed files, take images, place older ones, publish.
 
-        Raises GpuLost if the GPU failed: the process has to end, and loses nothing by it.
+        Raises GpuLost if the GPU failed, WorldError if the catalog is damaged: the process has to
+        end, and loses nothing by it.
         """
         with self._noting_gpu_loss():
-            return self._step()
+            if self._pause.left_s:
+                self._tell()
+                return Step(0, 0, 0, 0, False)
+            try:
+                step = self._step()
+                self._pause.over()
+            except sqlite3.Error as error:
+                step = self._not_written(error)
+            self._tell()
+            return step
+
+    def _not_written(self, error: sqlite3.Error) -> Step:
+        """The catalog failed within a turn: wait, or end if it is past waiting."""
+        if not may_pass(error):
+            raise self._failed(error)
+        self._pause.begin(error)
+        self._reporter.note(self._pause.why)
+        return Step(0, 0, 0, 0, False)
+
+    def _failed(self, error: sqlite3.Error) -> Exception:
+        """What to raise for a catalog that no waiting mends; a damaged one is set aside."""
+        path = self.config.catalog_path
+        if not is_damage(error):
+            return WorldError("catalog %s: %s" % (path, error)) if may_pass(error) else error
+        self._catalog.close()
+        return WorldError("catalog %s: is damaged (%s); it is now %s, and at the next start the "
+                          "images are catalogued anew" % (path, error, set_aside(path)))
 
     def _step(self) -> Step:
         self._look()
         if self._heat.look():
             self._reporter.changed = True
-        taken = self._ingest.step(self._heat.level)
+        orders = self._operations.look()
+        taken = self._ingest.step(self._heat.level, self._operations.accepting)
         if self._inbox.available:
-            self._catalog.remember(self._mount_key, self._inbox.mount)
+            self._catalog.remember(mount_key(self.config.inbox.path), self._inbox.mount)
         self._reporter.count(taken.added)
         placed = self._placing.place_some()
-        if taken.files or placed or self._catalog.disturbed:
+        if taken.files or placed or orders or self._catalog.disturbed:
             self._publisher.stale = True
         published = self._publish()
-        if taken.files or placed or published:
+        if taken.files or placed or published or orders:
             self._reporter.changed = True
-        self._tell()
-        return Step(taken.files, taken.added, taken.refused, placed, published)
+        return Step(taken.files, taken.added, taken.refused, placed, published, orders)
 
     @contextlib.contextmanager
     def _noting_gpu_loss(self):
@@ -217,10 +254,14 @@ class Daemon:
     def drain(self) -> None:
         """Finish what is in flight and publish it; take nothing new. Raises GpuLost, as a turn does."""
         self._notifier.stopping()
-        with self._noting_gpu_loss():
-            while self._ingest.finish_one().files:
-                self._publisher.stale = True
-        self._publish(at_once=True)
+        try:
+            with self._noting_gpu_loss():
+                while self._ingest.finish_one() != NOTHING:
+                    self._publisher.stale = True
+            self._publish(at_once=True)
+            self._catalog.note_journal()
+        except sqlite3.Error as error:
+            self._not_written(error)  # what is in flight is read again at the next start
         self._tell(at_once=True)
 
     def next_due_s(self) -> float:
@@ -228,14 +269,17 @@ class Daemon:
         rest_s = self._ingest.rest_s
         # After a rest those that wait are taken, even if the inbox has nothing. Without one they
         # were not to be had this turn, and asking again at once would find no more.
-        after_rest = rest_s and self._catalog.counts[WAITING]
+        after_rest = rest_s and self._catalog.count_of(WAITING)
         ingest_due_s = rest_s if after_rest else max(self._inbox.next_due_s(), rest_s)
-        return max(0.0, min(LONGEST_WAIT_S, ingest_due_s, self._publisher.next_due_s()))
+        if self._pause.why:
+            return min(LONGEST_WAIT_S, self._pause.left_s)
+        return max(0.0, min(LONGEST_WAIT_S, ingest_due_s, self._publisher.next_due_s(),
+                            self._operations.next_due_s()))
 
     @property
     def queued(self) -> int:
         """Images in the queue, the file's head and the rest."""
-        return self._catalog.counts[QUEUED]
+        return self._catalog.count_of(QUEUED)
 
     @property
     def network_s(self) -> float:
@@ -252,15 +296,25 @@ class Daemon:
         return self._inbox.available
 
     @property
-    def hot_s(self) -> float:
-        """Seconds since the heat stopped the embedding; 0 while it goes on."""
-        return 0.0 if self._heat.level.embeds else self._monotonic() - self._heat.since
+    def held_up(self) -> Tuple[str, float, str]:
+        """(what keeps images from being taken in, for how many seconds, when that may be over)."""
+        if not self._heat.level.embeds:
+            return (self.heat_words, self._monotonic() - self._heat.since,
+                    "it is cooler, or raise heat.hot_c if that sensor is wrong")
+        if self._pause.why:
+            return (self._pause.why, self._monotonic() - self._pause.since,
+                    "the disk can be written again")
+        if not self._operations.accepting:
+            return (self._operations.retention.error,
+                    self._monotonic() - self._operations.not_accepting_since,
+                    "there is room")
+        return "", 0.0, ""
 
     @property
     def heat_words(self) -> str:
         """How hot it is and what follows from it."""
         return "%s: %s" % (self._heat.level.name, heat.describe(
-            self._heat.level.name, self._heat.zones, self._catalog.counts[WAITING]))
+            self._heat.level.name, self._heat.zones, self._catalog.count_of(WAITING)))
 
     @property
     def settled(self) -> bool:
@@ -268,132 +322,67 @@ class Daemon:
         place, none gone."""
         progress = self._placing.progress
         return (self._inbox.drained and not self._ingest.busy and not self._publisher.looking
-                and progress.done >= progress.total
-                and self._catalog.counts[WAITING] <= self._turns.in_vain)
+                and progress.done >= progress.total and not self._pause.why
+                and self._operations.settled
+                and self._catalog.count_of(WAITING) <= self._turns.in_vain)
 
     def _look(self) -> None:
-        """Read codebook and policy again if they changed."""
+        """Take note of what other processes wrote, and read codebook and policy if they changed."""
+        if self._catalog.changed_elsewhere():
+            self._head.forget_all()
+            self._publisher.stale = True
         if self._monotonic() - self._looked_at < LOOK_S:
             return
-        self._looked_at = self._monotonic()
-        if self._policy.poll():
-            log.info("PolicyTaken: %s", self._policy.path)
-            self._publisher.stale = True
-            self._warn_of_unknown_clusters()
         if self._codebook.poll():
             log.info("CodebookTaken: %s, %d clusters", self._codebook.path, self._codebook.value.k)
-            self._use(self._codebook.value)
+            self._wishes.look()
+            self._use_codebook()
+        elif self._wishes.look():
+            self._use_policy()
+        else:
+            self._placing.look_for_targets()
+        self._looked_at = self._monotonic()
+        for error in (self._wishes.error, self._codebook.error):
+            if error:
+                self._reporter.note(error)
+
+    def _use_codebook(self) -> None:
+        self._pipeline.use(self._codebook.value)
+        self._use_policy()
+
+    def _use_policy(self) -> None:
+        """Also where only the codebook changed: what images are worth depends on both."""
+        self._placing.use(self._codebook.value, self._wishes.policy)
+        if getattr(self, "_publisher", None) is not None:
             self._publisher.stale = True
-            self._warn_of_unknown_clusters()
-        for uplinked in (self._policy, self._codebook):
-            if uplinked.error:
-                self._reporter.note(uplinked.error)
-
-    def _use(self, clusters: Optional[codebook.Codebook]) -> None:
-        self._pipeline.use(clusters)
-        self._placing.use(clusters)
-
-    def _warn_of_unknown_clusters(self) -> None:
-        """A policy written for another codebook weighs the wrong things, silently."""
-        unknown = (self._policy.value or policy.EMPTY).unknown_clusters(self._placing.clusters)
+        # A policy written for another codebook weighs the wrong things, silently.
+        unknown = self._wishes.policy.unknown_clusters(self._placing.clusters)
         if self._placing.clustered and unknown:
             log.warning("PolicyNamesNoCluster: %s speaks of clusters %s; the codebook has 0 to %d",
-                        self._policy.path, unknown, self._placing.clusters - 1)
+                        self._wishes.path, unknown, self._placing.clusters - 1)
 
     def _publish(self, at_once: bool = False) -> bool:
-        """Write the queue file if it is due; True if it was written."""
-        wanted = self._policy.value or policy.EMPTY
-        published = self._publisher.publish_if_due(wanted, self._inbox.available, at_once)
-        if self._publisher.error:
-            self._reporter.note(self._publisher.error)
+        """Write the queue file if it is due, and the outbox after it; True if the file was written."""
+        published = self._publisher.publish_if_due(
+            self._wishes.policy, self._inbox.available, at_once)
+        self._operations.publish(self._publisher.head)
+        for error in (self._publisher.error,) + self._operations.errors:
+            if error:
+                self._reporter.note(error)
         return published
 
     def _tell(self, at_once: bool = False) -> None:
-        counts = self._catalog.counts
-        line = "%d queued, %d refused, %d waiting in the inbox" % (
-            counts[QUEUED], counts["refused"], self._inbox.backlog)
-        if counts[WAITING] or self._heat.level.name in ("warm", "hot"):
+        try:
+            counts = self._catalog.counts
+            line = "%d queued, %d sent, %d refused, %d waiting in the inbox" % (
+                counts[QUEUED], counts["sent"], counts["refused"], self._inbox.backlog)
+        except sqlite3.Error as error:
+            line, counts = str(error), None
+        if self._pause.why:
+            line += "; " + self._pause.why
+        if not self._operations.accepting:
+            line += "; " + self._operations.retention.error
+        if counts and (counts[WAITING] or self._heat.level.name in ("warm", "hot")):
             line += "; " + self.heat_words
-        self._reporter.tell(line, lambda: self._status(running=not at_once), at_once)
-
-    def _status(self, running: bool) -> dict:
-        progress, counts, hottest = self._placing.progress, self._catalog.counts, self._heat.hottest
-        return {
-            "written_at": self._now(), "running": running, "process": os.getpid(),
-            "version": __version__,
-            "embedder": self._pipeline.embedder.description, "space": self.model.space,
-            "gpu": {"given_up": self._gpu_given_up, "lost_of_late": len(self._gpu_losses.recent())},
-            "codebook": {"path": self.config.codebook, "error": self._codebook.error,
-                         "clusters": self._placing.clusters if self._placing.clustered else 0},
-            "policy": {"path": self.config.policy, "error": self._policy.error},
-            "images": {state: counts[state] for state in (QUEUED, WAITING, MISSING)},
-            "queued_bytes": self._catalog.queued_bytes,
-            "files_refused": counts["refused"],
-            "inbox": {"path": self.config.inbox.path, "available": self._inbox.available,
-                      "watched": self._inbox.watching,
-                      "ready": self._inbox.backlog, "settling": self._inbox.settling},
-            "placing_anew": {"done": progress.done, "total": progress.total},
-            "heat": {"level": self._heat.level.name, "hottest_c": hottest and hottest[1],
-                     "zones": self._heat.zones},
-            "power_mw": sensors.power_mw(self._sysfs), "gpu_load": sensors.gpu_load(self._sysfs),
-            "images_per_s": round(self._reporter.images_per_s, 2),
-            "ms_per_image": {stage: round(1000 * spent / max(1, self._ingest.spent.images), 2)
-                             for stage, spent in (
-                                 ("decode", self._ingest.spent.decode_s),
-                                 ("network", self._ingest.spent.network_s),
-                                 ("catalog", self._ingest.spent.catalog_s),
-                                 ("queue", self._publisher.spent_s))},
-            "disk": health.disk_of(self.config.state_dir),
-            "last_error": self._reporter.last_error,
-            "refusals": [{"path": refusal.path, "code": refusal.code, "reason": refusal.reason,
-                          "refused_at": refusal.refused_at}
-                         for refusal in self._catalog.refusals(REFUSALS_SHOWN)],
-        }
-
-
-def run(daemon: Daemon, stop: threading.Event) -> None:
-    """Turn until `stop` is set (which should also set `daemon.wake`), then finish what is begun.
-
-    Raises GpuLost to be started again with the GPU, once the processor has stood in for it long enough.
-    """
-    while not stop.is_set():
-        if daemon.gpu_rested:
-            daemon.drain()
-            raise GpuLost("the processor has stood in for the lost GPU for %d hours; ending, to be "
-                          "started with the GPU again" % (GPU_REST_S / 3600))
-        daemon.wake.clear()
-        if daemon.step().idle:
-            daemon.wake.wait(daemon.next_due_s())
-    daemon.drain()
-
-
-def once(daemon: Daemon, stop: threading.Event) -> None:
-    """Turn until the inbox is empty and nothing in it changes any more, then publish and return.
-
-    Raises WorldError if the inbox is not there, or if it was too hot to embed for HOT_PATIENCE_S.
-    """
-    added = refused = 0
-    said_s = 0.0  # for how long it had been hot when that was last said
-    while not stop.is_set():
-        daemon.wake.clear()
-        step = daemon.step()
-        added, refused = added + step.added, refused + step.refused
-        if not daemon.inbox_available:
-            raise WorldError("inbox %s is not there (unmounted?)" % daemon.config.inbox.path)
-        if step.idle and daemon.settled:
-            break
-        if step.idle and daemon.hot_s >= HOT_PATIENCE_S:
-            daemon.drain()
-            raise WorldError(
-                "too hot for %d minutes now (%s); what waits is in the catalog: run this again when "
-                "it is cooler, or raise heat.hot_c if that sensor is wrong" % (
-                    HOT_PATIENCE_S / 60, daemon.heat_words))
-        said_s = min(said_s, daemon.hot_s)
-        if daemon.hot_s - said_s >= HOT_SAID_EVERY_S:
-            said_s = daemon.hot_s
-            log.warning("StillHot: %s", daemon.heat_words)
-        if step.idle:
-            daemon.wake.wait(daemon.next_due_s())
-    daemon.drain()
-    log.info("Emptied: %d new images, %d files refused, %d images queued in all", added, refused,
-             daemon.queued)
+        self._reporter.tell(
+            line, lambda: status_of(self._parts, not at_once, self._now()), at_once)

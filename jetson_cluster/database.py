@@ -1,78 +1,52 @@
-"""The catalog's SQLite file itself: its tables, how it is opened and converted, its transactions.
+"""The catalog's SQLite file itself: how it is opened, converted and set aside, its transactions.
 
-In: a path and the embedding space it belongs to. Out: an open database, or one clear error. Written
-for SQLite 3.22 (no UPSERT, no window functions, no column is ever dropped). WAL with
-synchronous=FULL: what a committed transaction wrote survives a power cut.
+In: a path and the embedding space it belongs to. Out: an open database, or one clear error. WAL with
+synchronous=FULL: what a committed transaction wrote survives a power cut. The daemon and the verbs
+of the command line use the one file at the same time.
 """
 
 import contextlib
+import hashlib
 import logging
-import re
+import os
 import sqlite3
-from typing import Callable, Iterable, Sequence
+from typing import Callable, Iterable, Optional, Sequence
 
+from jetson_cluster import schema
 from jetson_cluster.errors import UserError, WorldError
+from jetson_cluster.files import sync_folder
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 2
-# The images alone, because format 1 had them otherwise.
-IMAGES = """
-CREATE TABLE images (
-    id INTEGER PRIMARY KEY,             -- order of arrival
-    sha256 BLOB NOT NULL UNIQUE,
-    path NOT NULL,                      -- TEXT, or BLOB where the name is not UTF-8
-    bytes INTEGER NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
-    captured_at TEXT NOT NULL,
-    state TEXT NOT NULL,                -- queued, waiting or missing
-    -- From here on NULL until the image is embedded, all of it.
-    cluster INTEGER,                    -- of the codebook; without one, the provisional group
-    distance REAL, second_distance REAL, ratio REAL, far INTEGER,
-    novelty REAL, representative REAL,
-    interest REAL,                      -- what orders an image within its cluster
-    soft BLOB,                          -- soft membership, see pack_soft
-    CHECK (state <> 'queued' OR soft IS NOT NULL));
-CREATE INDEX images_by_interest ON images (state, cluster, interest DESC, id);
-CREATE INDEX images_far ON images (ratio, id) WHERE far = 1 AND state = 'queued';
-CREATE INDEX images_waiting ON images (id) WHERE state = 'waiting';
-"""
-SCHEMA = IMAGES + """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE groups (               -- while there is no codebook
-    number INTEGER PRIMARY KEY,
-    leader BLOB NOT NULL);              -- float32 [D]
-CREATE TABLE embeddings (
-    image INTEGER PRIMARY KEY,
-    vector BLOB NOT NULL);              -- float16 [D]
-CREATE TABLE files (path PRIMARY KEY, bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
-                    image INTEGER NOT NULL) WITHOUT ROWID;
-CREATE INDEX files_by_image ON files (image);
-CREATE TABLE refusals (id INTEGER PRIMARY KEY, path NOT NULL UNIQUE, bytes INTEGER NOT NULL,
-                       mtime_ns INTEGER NOT NULL, code TEXT NOT NULL, reason TEXT NOT NULL,
-                       refused_at TEXT NOT NULL);
-CREATE TABLE attempts (path PRIMARY KEY, bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
-                       points INTEGER NOT NULL) WITHOUT ROWID;
-"""
 # The daemon shares 4 GB with a GPU; converting is done before there is other work. With 2 MB it
 # wrote 4.8 GB for 500,000 images, with 64 MB 0.76 GB.
 CACHE_KB, CONVERTING_CACHE_KB = 2048, 65536
 # It took 16 us an image on a workstation and wrote 1.5 kB for each: 0.3 ms if a card takes 5 MB/s.
 CONVERTING_S, CONVERTING_S_PER_IMAGE = 60.0, 0.001
+DAMAGED_KEPT = 3  # damaged catalogs kept for people to look at
+SIDE_FILES = ("", "-wal", "-shm")
 VARIABLES = 500  # SQLite allows 999 in one statement; two lists may stand in one
+
+
+class Damaged(WorldError):
+    """The file is no sound database any more: see set_aside."""
 
 
 class Database:
     """One open file; use it from one thread. A context manager."""
 
-    def __init__(self, path: str, space: str,
+    def __init__(self, path: str, space: Optional[str],
                  progress: Callable[[str, float], None] = lambda doing, allow_s: None):
         """Open or create the database of the embedding space `space`.
 
-        Before a conversion `progress` is told of it, and how many seconds it may take. Raises
-        UserError if the file belongs to another space or is no catalog, WorldError if it cannot be
-        opened or is damaged.
+        With a space of None the file must be there, in the newest format, of whatever space. Before a
+        conversion `progress` is told of it, and how many seconds it may take. Raises UserError if
+        the file belongs to another space or is no catalog, Damaged if it is damaged, WorldError if
+        it cannot be opened.
         """
-        self.path, self._progress = path, progress
+        self.path, self._progress, self._data_version = path, progress, None
+        if space is None and not os.path.exists(path):
+            raise UserError("catalog %s: is not there; has the daemon run with this config?" % path)
         try:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
         except sqlite3.Error as error:
@@ -83,61 +57,69 @@ class Database:
             self._opened()
         except sqlite3.Error as error:
             self._db.close()
-            damaged = "malformed" in str(error) or "not a database" in str(error)
-            raise WorldError("catalog %s: %s (%s); %s" % (
-                path, "is damaged" if damaged else "cannot be used", error,
-                "move it aside and the images are catalogued anew" if damaged
-                else "is the disk full or failing?"))
-        except UserError:
+            if is_damage(error):
+                raise Damaged("catalog %s: is damaged (%s); move it aside and the images are "
+                              "catalogued anew" % (path, error))
+            raise WorldError("catalog %s: cannot be used (%s); is the disk full or failing?" % (
+                path, error))
+        except (UserError, WorldError):
             self._db.close()
             raise
 
-    def _open(self, space: str) -> None:
+    def _open(self, space: Optional[str]) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version not in range(SCHEMA_VERSION + 1):
-            raise UserError("catalog %s: format %d, and this program reads up to %d; move it aside"
-                            % (self.path, version, SCHEMA_VERSION))
-        tables = [row[0] for row in self._db.execute("SELECT name FROM sqlite_master")]
-        if tables and (version == 0 or "images" not in tables):
+        tables = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master")}
+        ours = tables & {"images", "meta"}
+        if tables and not ours:
             raise UserError("catalog %s: a database of another program; set state_dir to a new "
                             "folder, or move the file aside" % self.path)
+        if len(ours) == 1:
+            raise Damaged("catalog %s: is damaged (a table is missing); move it aside and the images "
+                          "are catalogued anew" % self.path)
+        noted = (self.meta("format") or version) if tables else 0
+        if noted != version:
+            raise Damaged("catalog %s: is damaged (of format %s, and of format %s); move it aside "
+                          "and the images are catalogued anew" % (self.path, version, noted))
+        if version not in range(schema.FORMAT + 1):
+            raise UserError("catalog %s: format %d, and this program reads up to %d; move it aside"
+                            % (self.path, version, schema.FORMAT))
+        if space is None and version != schema.FORMAT:
+            raise UserError("catalog %s: format %d; the daemon converts it to format %d when it "
+                            "starts" % (self.path, version, schema.FORMAT))
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA cache_size = -%d" % CACHE_KB)
-        if version == 0:
-            with Database._transaction(self):
-                self._create(SCHEMA)
-                self._set_meta("space", space)
-                self._db.execute("PRAGMA user_version = %d" % SCHEMA_VERSION)
-        held = self.meta("space")
-        if held != space:
+        if version:
+            self._check_space(space)
+        if version < schema.FORMAT:
+            self._upgrade(version, space)
+
+    def _check_space(self, space: Optional[str]) -> None:
+        held, checksum = self.meta("space"), self.meta("space_checksum")
+        if checksum is not None and checksum != _checksum(str(held)):
+            raise Damaged("catalog %s: is damaged (its embedding space %r is not what was written); "
+                          "move it aside and the images are catalogued anew" % (self.path, held))
+        if space is not None and held != space:
             raise UserError(
                 "catalog %s: holds embeddings of %s, but the model here gives %s; set state_dir to "
                 "a new folder, or move the catalog aside" % (self.path, held, space))
-        if version == 1:
-            self._from_format_1()
 
-    def _create(self, schema: str) -> None:
-        # executescript() would commit before it begins.
-        for statement in filter(str.strip, re.sub("--.*", "", schema).split(";")):
-            self._db.execute(statement)
-
-    def _from_format_1(self) -> None:
-        """Let an image be without its place, all or nothing; embeddings are not touched."""
-        images = self._db.execute("SELECT COUNT(*) FROM images").fetchone()[0]
-        self._progress("converting the catalog of %d images to format %d" % (
-            images, SCHEMA_VERSION), CONVERTING_S + images * CONVERTING_S_PER_IMAGE)
-        self._db.execute("PRAGMA cache_size = -%d" % CONVERTING_CACHE_KB)
+    def _upgrade(self, version: int, space: str) -> None:
+        """Make the tables, or convert those of an older format, all or nothing."""
+        if version:
+            images = self._db.execute("SELECT COUNT(*) FROM images").fetchone()[0]
+            self._progress("converting the catalog of %d images to format %d" % (
+                images, schema.FORMAT), CONVERTING_S + images * CONVERTING_S_PER_IMAGE)
+            self._db.execute("PRAGMA cache_size = -%d" % CONVERTING_CACHE_KB)
         with Database._transaction(self):
-            self._db.execute("ALTER TABLE images RENAME TO images_of_format_1")
-            for index in ("images_by_interest", "images_far"):
-                self._db.execute("DROP INDEX " + index)
-            self._create(IMAGES)
-            self._db.execute("INSERT INTO images SELECT * FROM images_of_format_1")
-            self._db.execute("DROP TABLE images_of_format_1")
-            self._db.execute("PRAGMA user_version = %d" % SCHEMA_VERSION)
+            schema.upgrade(self._db, version)
+            self._set_meta("format", schema.FORMAT)
+            self._set_meta("space", space)
+            self._set_meta("space_checksum", _checksum(space))
         self._db.execute("PRAGMA cache_size = -%d" % CACHE_KB)
-        log.info("CatalogConverted: %s, from format 1 to %d", self.path, SCHEMA_VERSION)
+        if version:
+            log.info("CatalogConverted: %s, from format %d to %d", self.path, version,
+                     schema.FORMAT)
 
     def _opened(self) -> None:
         """The file is open and ours: read what is to be kept in memory."""
@@ -153,7 +135,10 @@ class Database:
 
     @contextlib.contextmanager
     def _transaction(self):
-        """All that is done within, or nothing of it."""
+        """All that is done within, or nothing of it; one within another is a part of it."""
+        if self._db.in_transaction:
+            yield
+            return
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -162,7 +147,22 @@ class Database:
             # A full disk makes SQLite roll back by itself; a second ROLLBACK would hide the cause.
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
+            self._ended(committed=False)
             raise
+        self._ended(committed=True)
+
+    def _ended(self, committed: bool) -> None:
+        """A transaction is over."""
+
+    def together(self):
+        """A context in which all changes are made, or none."""
+        return self._transaction()
+
+    def changed_elsewhere(self) -> bool:
+        """Whether another process wrote to the file since this was last asked."""
+        before, self._data_version = self._data_version, self._db.execute(
+            "PRAGMA data_version").fetchone()[0]
+        return before != self._data_version
 
     def meta(self, key: str):
         """The value kept under `key`, or None."""
@@ -186,3 +186,30 @@ def marks_for(values) -> str:
 def parts_of(values: Sequence) -> Iterable[Sequence]:
     for start in range(0, len(values), VARIABLES // 2):
         yield values[start:start + VARIABLES // 2]
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether SQLite says that the file itself is unsound, not the disk or the moment."""
+    return isinstance(error, sqlite3.DatabaseError) and any(
+        words in str(error) for words in ("malformed", "not a database", "Could not decode"))
+
+
+def set_aside(path: str) -> str:
+    """Move a damaged catalog out of the way, with its side files; where it is now. Raises OSError.
+
+    The newest is NAME.damaged-1; DAMAGED_KEPT are kept.
+    """
+    for number in range(DAMAGED_KEPT, 0, -1):
+        for side in SIDE_FILES:
+            moved = "%s.damaged-%d%s" % (path, number, side)
+            before = "%s.damaged-%d%s" % (path, number - 1, side) if number > 1 else path + side
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(moved)
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(before, moved)
+    sync_folder(os.path.dirname(os.path.abspath(path)))
+    return path + ".damaged-1"
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]

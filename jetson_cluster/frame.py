@@ -8,6 +8,7 @@ one or raises `Refused`, in bounded memory.
 import contextlib
 import datetime
 import errno
+import functools
 import hashlib
 import io
 import logging
@@ -15,7 +16,7 @@ import os
 import re
 import stat
 import struct
-from typing import Callable, Dict, Iterator, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 from PIL import Image
@@ -71,6 +72,11 @@ RESAMPLES: Dict[str, int] = {
 # Measured on drawn and real images, cosine between embeddings: a margin of 2 costs at most 0.0006,
 # one of 1 up to 0.009. Pillow's reducing_gap does not pay: 2 costs up to 0.0012, 3 saves nothing.
 DRAFT_MARGIN = 2
+# Of larger images evenly spread pixels are examined, so that turning one upright first takes little
+# memory.
+EXAMINED_PIXELS = 4 * 1000 * 1000
+
+Examine = Callable[[Image.Image], Any]
 
 
 class Limits(NamedTuple):
@@ -91,6 +97,7 @@ class Frame(NamedTuple):
     height: int
     captured_at: str  # ISO 8601, UTC
     pixels: np.ndarray  # uint8 [height, width, 3] as wanted, RGB, C-contiguous
+    examined: Any = None  # what `examine` made of the image
 
 
 class Identity(NamedTuple):
@@ -113,22 +120,26 @@ class Refused(Exception):
 
 
 def load(path: str, width: int, height: int, limits: Limits = Limits(), resample: str = "bicubic",
-         expected=None) -> Frame:
+         expected=None, examine: Optional[Examine] = None) -> Frame:
     """Read, check, decode, turn upright, and squeeze to width × height without keeping the aspect.
 
     Of several pages or pictures in one file the first counts. What is transparent becomes black.
     `resample` is a key of RESAMPLES. With `expected` (an inbox.Arrival) the file must still be the
-    one that was seen. Raises Refused; safe to call from several threads.
+    one that was seen. `examine` is shown the image before it is squeezed: upright, 8-bit L, RGB or
+    RGBA, of at most EXAMINED_PIXELS pixels, a JPEG perhaps at reduced size; what it gives goes with
+    the frame. It cannot spoil one: if it fails, that is logged and it gave None. Raises Refused;
+    safe to call from several threads.
     """
     resampling = RESAMPLES[resample]
     content, status = _read(path, limits.max_bytes, expected)
     image_format = _sniff(content)
     with _decoders_errors(image_format):
-        image, size, taken = _decode(
-            content, image_format, (width, height), limits, resampling)
+        image, size, taken, examined = _decode(
+            content, image_format, (width, height), limits, resampling,
+            functools.partial(_examined, examine, path))
         pixels = np.array(image)
     return Frame(hashlib.sha256(content).hexdigest(), len(content), size[0], size[1],
-                 taken or _utc(status.st_mtime), pixels)
+                 taken or _utc(status.st_mtime), pixels, examined)
 
 
 def identify(path: str, limits: Limits = Limits(), expected=None) -> Identity:
@@ -246,8 +257,10 @@ def _one_line(error: Exception) -> str:
 
 
 def _decode(content: bytes, image_format: str, wanted: Tuple[int, int], limits: Limits,
-            resample: int) -> Tuple[Image.Image, Tuple[int, int], Optional[str]]:
-    """(RGB image of the wanted size, (width, height) of the whole image, EXIF time)."""
+            resample: int, look: Callable[[Image.Image, int], Any]
+            ) -> Tuple[Image.Image, Tuple[int, int], Optional[str], Any]:
+    """(RGB image of the wanted size, (width, height) of the whole image, EXIF time, what `look` gave).
+    """
     image, exif, reopen = _open(content, image_format, limits)
     size, box = image.size, None
     if image_format == "JPEG":
@@ -258,10 +271,27 @@ def _decode(content: bytes, image_format: str, wanted: Tuple[int, int], limits: 
     turn = _turn(exif)
     if image_format == "TIFF":
         turn, size = 1, image.size  # these alone Pillow turns itself, while it loads them
+    examined = look(pixels, turn)
     pixels = pixels.resize(wanted[::-1] if turn > 4 else wanted, resample, box)
     if turn in _TURNS:
         pixels = pixels.transpose(_TURNS[turn])
-    return _on_black(pixels), size[::-1] if turn > 4 else size, _taken(exif)
+    return on_black(pixels), size[::-1] if turn > 4 else size, _taken(exif), examined
+
+
+def _examined(examine: Optional[Examine], path: str, image: Image.Image, turn: int) -> Any:
+    """What `examine` makes of an image still to be turned; None if it fails."""
+    if examine is None:
+        return None
+    try:
+        pixels = image.width * image.height
+        if pixels > EXAMINED_PIXELS:
+            scale = (EXAMINED_PIXELS / pixels) ** 0.5
+            image = image.resize([max(1, int(side * scale)) for side in image.size], Image.NEAREST)
+        return examine(image.transpose(_TURNS[turn]) if turn in _TURNS else image)
+    except Exception as error:  # any: whatever is wrong with it, the image itself is good
+        log.warning("ExamineFailed: %s: neither its quality nor a preview: %s: %s", path,
+                    type(error).__name__, _one_line(error))
+        return None
 
 
 def _open(content: bytes, image_format: str, limits: Limits
@@ -311,7 +341,8 @@ def _draft(image: Image.Image, wanted: Tuple[int, int]):
     return drafted[1] if drafted else None
 
 
-def _on_black(image: Image.Image) -> Image.Image:
+def on_black(image: Image.Image) -> Image.Image:
+    """RGB, what is transparent black."""
     if image.mode != "RGBA":
         return image.convert("RGB")
     background = Image.new("RGB", image.size)

@@ -1,17 +1,21 @@
 """How the daemon says that it lives: to systemd by datagram, to people by `status.json`.
 
 In: what the loop knows of itself. Out: READY, WATCHDOG, STATUS and STOPPING messages where systemd
-asked for them (NOTIFY_SOCKET), and a status file that is always whole.
+asked for them (NOTIFY_SOCKET), and a status file that is always whole, for people and for
+Prometheus.
 """
 
 import json
 import logging
 import shutil
 import socket
+import sqlite3
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
+from jetson_cluster import prom
 from jetson_cluster.errors import UserError
 from jetson_cluster.files import write_atomically
+from jetson_cluster.schema import STATES
 
 log = logging.getLogger(__name__)
 
@@ -25,14 +29,21 @@ MAYBE_NUMBER = NUMBER + (type(None),)
 STATUS_SHAPE = {
     "written_at": str, "running": bool, "process": int, "version": str,
     "embedder": str, "space": str, "gpu": {"given_up": bool, "lost_of_late": int},
-    "codebook": {"path": str, "error": str, "clusters": int}, "policy": {"path": str, "error": str},
-    "images": {"queued": int, "waiting": int, "missing": int}, "queued_bytes": int,
-    "files_refused": int,
+    "codebook": {"path": str, "error": str, "clusters": int},
+    "policy": {"path": str, "error": str, "amendments": int, "unknown_targets": [str]},
+    "images": {state: int for state in STATES}, "bytes": {state: int for state in STATES},
+    "files_refused": int, "files_quarantined": int,
+    "oldest_queued": {"captured_at": str, "passes": int},
+    "last_pass": {"number": int, "made_at": str, "images": int, "bytes": int},
+    "accepting": {"images": bool, "why_not": str}, "paused": str,
+    "orders": {"path": str, "error": str}, "outbox": {"path": str, "links": int, "error": str},
+    "previews": {"made": int, "mean_bytes": MAYBE_NUMBER, "mean_psnr_db": MAYBE_NUMBER},
     "inbox": {"path": str, "available": bool, "watched": bool, "ready": int, "settling": int},
     "placing_anew": {"done": int, "total": int}, "images_per_s": NUMBER,
     "heat": {"level": str, "hottest_c": MAYBE_NUMBER, "zones": {...: NUMBER}},
     "power_mw": {...: int}, "gpu_load": MAYBE_NUMBER,
     "ms_per_image": {...: NUMBER}, "disk": {"free_bytes": int, "total_bytes": int},
+    "inbox_disk": {"free_bytes": MAYBE_NUMBER, "total_bytes": MAYBE_NUMBER},
     "last_error": {"at": str, "what": str},
     "refusals": [{"path": str, "code": str, "reason": str, "refused_at": str}]}
 
@@ -82,12 +93,14 @@ class Reporter:
     Set `changed` where something in the status is another than before.
     """
 
-    def __init__(self, path: str, notifier: Notifier, monotonic: Callable[[], float],
-                 now: Callable[[], str]):
-        self._path, self._notifier, self._monotonic, self._now = path, notifier, monotonic, now
+    def __init__(self, path: str, prom_path: str, notifier: Notifier,
+                 monotonic: Callable[[], float], now: Callable[[], str]):
+        self._path, self._prom_path, self._notifier = path, prom_path, notifier
+        self._monotonic, self._now = monotonic, now
         self._started_at = monotonic()
         self._written_at = self._started_at - STATUS_IDLE_S
         self._finished = []  # type: List[Tuple[float, int]]
+        self._not_written = ""
         self.changed = True
         self.last_error = {"at": "", "what": ""}
 
@@ -118,10 +131,18 @@ class Reporter:
             return
         self._written_at, self.changed = now, False
         try:
-            write_status(self._path, status())
-        except OSError as error:
-            self.note("StatusNotWritten: %s: %s" % (self._path, error))
-            log.error("%s", self.last_error["what"])
+            held = status()
+            write_status(self._path, held)
+            write_atomically(self._prom_path, prom.text(held).encode("utf-8"))
+        except (OSError, sqlite3.Error) as error:
+            why = "StatusNotWritten: %s: %s" % (
+                getattr(error, "filename", None) or self._path, error)
+            if why != self._not_written:
+                log.error("%s", why)
+            self._not_written = why
+            self.note(why)
+        else:
+            self._not_written = ""
 
 
 def write_status(path: str, status: Dict[str, Any]) -> None:
@@ -151,7 +172,8 @@ def _misfit(value: Any, shape: Any, where: str = "") -> Optional[str]:
         if not isinstance(value, dict):
             return where
         keys = value if ... in shape else shape
-        inner = [(key, value.get(key), shape.get(key, shape.get(...))) for key in keys]
+        # What is absent is `...`, which is of no shape, not even of one that may be None.
+        inner = [(key, value.get(key, ...), shape.get(key, shape.get(...))) for key in keys]
     elif isinstance(shape, list):
         if not isinstance(value, list):
             return where
@@ -162,7 +184,10 @@ def _misfit(value: Any, shape: Any, where: str = "") -> Optional[str]:
     return next((wrong for wrong in found if wrong is not None), None)
 
 
-def disk_of(folder: str) -> Dict[str, int]:
-    """Free and total bytes of the disk that holds `folder`."""
-    usage = shutil.disk_usage(folder)
+def disk_of(folder: str) -> Dict[str, Optional[int]]:
+    """Free and total bytes of the disk that holds `folder`; None if it is not there."""
+    try:
+        usage = shutil.disk_usage(folder)
+    except FileNotFoundError:
+        return {"free_bytes": None, "total_bytes": None}
     return {"free_bytes": usage.free, "total_bytes": usage.total}

@@ -347,6 +347,11 @@ class Inbox:
             self._walk_cost_s = 0.0
 
 
+def mount_key(folder: str) -> str:
+    """Under which the catalog keeps the mount point of an inbox."""
+    return "mount of " + os.fsencode(folder).decode("utf-8", "backslashreplace")
+
+
 def mount_point(path: str) -> str:
     """The folder at which the file system that holds `path` (absolute, no symlinks) is mounted."""
     device = os.stat(path).st_dev

@@ -7,10 +7,11 @@ ends the program is given up after three tries. After the first it is tried alon
 waits, so that no other file is blamed and none is held up.
 """
 
+import contextlib
 import logging
 import sqlite3
 import time
-from typing import Callable, List, NamedTuple, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from jetson_cluster.attempts import ATTEMPT_POINTS
 from jetson_cluster.catalog import Catalog
@@ -46,6 +47,26 @@ class Spent(NamedTuple):
     catalog_s: float
 
 
+class PreviewTally(NamedTuple):
+    """The previews made since the start, summed."""
+
+    made: int = 0
+    bytes: int = 0
+    psnr_db: float = 0.0
+
+    def with_those_of(self, images: List[Image]) -> "PreviewTally":
+        made = [image.preview for image in images if image.preview is not None]
+        return PreviewTally(self.made + len(made),
+                            self.bytes + sum(len(preview.content) for preview in made),
+                            self.psnr_db + sum(preview.psnr_db for preview in made))
+
+    def means(self) -> Dict[str, Optional[float]]:
+        """How many, and what they are on average, None without any."""
+        return {"made": self.made,
+                "mean_bytes": round(self.bytes / self.made, 1) if self.made else None,
+                "mean_psnr_db": round(self.psnr_db / self.made, 2) if self.made else None}
+
+
 class Ingest:
     """Moves arrivals through the pipeline into the catalog, a batch a call."""
 
@@ -64,25 +85,30 @@ class Ingest:
         self._source, self._batch, self._now = source, batch, now
         self._monotonic, self._rest_until = monotonic, monotonic()
         self._suspects = []  # type: List[Arrival]
+        self._unrecorded = None  # type: Optional[Outcome]  # the catalog could not be written
         self.spent = Spent(0, 0.0, 0.0, 0.0)
+        self.previews = PreviewTally()
 
     @property
     def busy(self) -> bool:
         """Whether anything taken from the source is not in the catalog yet."""
-        return bool(len(self._pipeline) or self._suspects)
+        return bool(len(self._pipeline) or self._suspects or self._unrecorded)
 
     @property
     def rest_s(self) -> float:
         """Seconds until the heat allows another batch."""
         return max(0.0, self._rest_until - self._monotonic())
 
-    def step(self, level: Level = NORMAL) -> Taken:
+    def step(self, level: Level = NORMAL, accepting: bool = True) -> Taken:
         """Start on new files as far as `level` allows, and finish the oldest batch.
 
-        Where it allows no embedding, new files are identified and wait. Raises what the network
-        raised.
+        Where it allows no embedding, new files are identified and wait; where not `accepting`, they
+        stay in the inbox. Raises what the network raised, and what the catalog did: then nothing
+        is lost, and the next step tries again.
         """
-        if level.embeds:
+        if not accepting or self._unrecorded:
+            begun = NOTHING
+        elif level.embeds:
             begun = self._feed(level)
         else:
             # A file renamed over one in flight must be recorded after it: the last one is believed.
@@ -94,17 +120,23 @@ class Ingest:
 
     def finish_one(self) -> Taken:
         """Finish the oldest batch in flight, taking nothing new."""
-        if not len(self._pipeline):
-            return NOTHING
-        try:
-            # Decoded while the batch before was in the network; from here on no file is to blame.
-            self._catalog.cancel_attempts(self._pipeline.wait_decoded())
-            outcome = self._pipeline.collect()
-            added, catalog_s = self._record(outcome.images, outcome.refusals)
-        except BaseException:
-            self._blame_none(self._pipeline.arrivals)
-            raise
+        if self._unrecorded is None:
+            if not len(self._pipeline):
+                return NOTHING
+            try:
+                # Decoded while the batch before was in the network; from here on no file is to blame.
+                self._catalog.cancel_attempts(self._pipeline.wait_decoded())
+                self._unrecorded = self._pipeline.collect()
+            except sqlite3.Error:
+                raise  # the batch is still in flight, and none will be blamed that is recorded later
+            except BaseException:
+                self._blame_none(self._pipeline.arrivals)
+                raise
+        outcome = self._unrecorded
+        added, catalog_s = self._record(outcome.images, outcome.refusals)
+        self._unrecorded = None
         self._hand_over(outcome)
+        self.previews = self.previews.with_those_of(outcome.images)
         spent = self.spent
         self.spent = Spent(
             spent.images + len(outcome.images), spent.decode_s + outcome.decode_s,
@@ -132,44 +164,60 @@ class Ingest:
         ahead = 1 if level.pause_s else BATCHES_AHEAD
         while len(self._pipeline) < ahead and not self.rest_s:
             taken = self._source.take(batch_size)
-            batch, refused = self._without_suspects(taken)
+            batch, refused = self._sort_out(taken)
             given_up += refused
             if not taken and self._suspects and not len(self._pipeline):
-                batch = [self._suspects.pop(0)]
+                batch = self._suspects[:1]
             if batch:
-                self._catalog.begin_attempts(batch)
+                with self._giving_back(batch):
+                    self._catalog.begin_attempts(batch)
+                self._suspects = [suspect for suspect in self._suspects if suspect not in batch]
                 self._pipeline.submit(batch)
             elif not taken:
                 break
         return Taken(given_up, 0, given_up)
 
+    @contextlib.contextmanager
+    def _giving_back(self, files: List[Arrival]):
+        """Should the catalog fail within, offer these files again: nothing else remembers them."""
+        try:
+            yield
+        except sqlite3.Error:
+            self._suspects = [suspect for suspect in self._suspects if suspect not in files]
+            for arrival in files:
+                self._source.give_back(arrival)
+            raise
+
     def _identify(self) -> Taken:
         """Catalogue new files without embedding them; suspects stay for cooler times."""
-        batch, given_up = self._without_suspects(self._source.take_new(self._batch))
+        batch, given_up = self._sort_out(self._source.take_new(self._batch))
         if not batch:
             return Taken(given_up, 0, given_up)
-        self._catalog.begin_attempts(batch)
-        try:
-            outcome = self._pipeline.identify(batch)
-            self._catalog.record(outcome.images, None, outcome.refusals)
-            self._catalog.cancel_attempts(outcome.changed)
-        except BaseException:
-            self._blame_none(batch)
-            raise
+        with self._giving_back(batch):
+            self._catalog.begin_attempts(batch)
+            try:
+                outcome = self._pipeline.identify(batch)
+                self._catalog.record(outcome.images, None, outcome.refusals)
+                self._catalog.cancel_attempts(outcome.changed)
+            except BaseException:
+                self._blame_none(batch)
+                raise
         self._log(outcome.refusals)
         self._hand_over(outcome)
         return Taken(len(batch) + given_up, 0, len(outcome.refusals) + given_up)
 
-    def _without_suspects(self, taken: List[Arrival]) -> Tuple[List[Arrival], int]:
+    def _sort_out(self, taken: List[Arrival]) -> Tuple[List[Arrival], int]:
         """(files of `taken` to read now, how many were given up); suspects are put aside."""
-        tried = self._catalog.attempts(taken)
-        hopeless = [arrival for arrival in taken if tried.get(arrival.path, 0) >= MOST_POINTS]
+        with self._giving_back(taken):
+            tried = self._catalog.attempts(taken)
+            hopeless = [arrival for arrival in taken
+                        if tried.get(arrival.path, 0) >= MOST_POINTS]
+            if hopeless:
+                self._record([], [self._given_up(arrival) for arrival in hopeless])
+        for arrival in hopeless:
+            self._source.done(arrival)
         self._suspects += [arrival for arrival in taken
                            if 0 < tried.get(arrival.path, 0) < MOST_POINTS]
-        if hopeless:
-            self._record([], [self._given_up(arrival) for arrival in hopeless])
-            for arrival in hopeless:
-                self._source.done(arrival)
         return [arrival for arrival in taken if arrival.path not in tried], len(hopeless)
 
     def _given_up(self, arrival: Arrival) -> Refusal:

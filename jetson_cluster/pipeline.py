@@ -17,6 +17,7 @@ from jetson_cluster import frame
 from jetson_cluster.codebook import Codebook, Found
 from jetson_cluster.embedder.base import Embedder
 from jetson_cluster.errors import GpuLost
+from jetson_cluster.frame import Examine
 from jetson_cluster.inbox import Arrival
 from jetson_cluster.records import FLOAT16_MAX, Image, Refusal
 
@@ -41,9 +42,12 @@ class Pipeline:
     """Owns the embedder from opening to closing. A context manager."""
 
     def __init__(self, open_embedder: Callable[[], Embedder], limits: frame.Limits,
-                 now: Callable[[], str]):
-        """`now` gives the time as ISO 8601 UTC, for refusals. Raises what `open_embedder` raises."""
-        self._limits, self._now = limits, now
+                 now: Callable[[], str], examine: Optional[Examine] = None):
+        """`now` gives the time as ISO 8601 UTC, for refusals. `examine` is shown every decoded image,
+        in the decoding threads, and gives (Measures or None, Preview or None), as preview.examine
+        does. Raises what `open_embedder` raises.
+        """
+        self._limits, self._now, self._examine = limits, now, examine
         self._network = ThreadPoolExecutor(1, thread_name_prefix="network")
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decoder")
         self._in_flight = deque()
@@ -130,7 +134,7 @@ class Pipeline:
     def identify(self, arrivals: Sequence[Arrival]) -> Outcome:
         """The same without decoding and embedding, which heat, at once in the caller's thread.
 
-        The images have no embedding.
+        The images have no embedding, and are not examined.
         """
         images, refused, begun = [], [], time.perf_counter()
         for arrival in arrivals:
@@ -149,7 +153,7 @@ class Pipeline:
         recipe, begun = self.embedder.model.recipe, time.perf_counter()
         try:
             result = frame.load(arrival.path, recipe.input_width, recipe.input_height,
-                                self._limits, recipe.resample, arrival)
+                                self._limits, recipe.resample, arrival, self._examine)
         except frame.Refused as refused:
             result = refused
         return result, time.perf_counter() - begun
@@ -180,7 +184,8 @@ class Pipeline:
                     "keeps numbers to %g; scale the model's output" % (largest, FLOAT16_MAX)))
             else:
                 images.append(Image(arrival, held.sha256, held.width, held.height,
-                                    held.captured_at, embedding, place))
+                                    held.captured_at, embedding, place,
+                                    *(held.examined or (None, None))))
         unread, changed = self._told_apart(refused)
         return Outcome(arrivals, images, refusals + unread, changed,
                        sum(seconds for _, seconds in decoded), embed_s)

@@ -1,22 +1,25 @@
-"""Where images belong: by the codebook, or by provisional groups until there is one.
+"""Where images belong, by the codebook or by provisional groups, and what they are worth there.
 
-In: embeddings (of new images, or of old ones when the codebook changed). Out: a Placement for the
-catalog, and candidates for the pool that the queue is made from. Old images are placed anew a
+In: embeddings (of new images, or of old ones when the codebook or what the policy values changed).
+Out: a Placement for the catalog, and candidates for the head of the queue. Old images are done anew a
 chunk a turn, so that ingest goes on and a restart continues where it stopped; until that is done the
-queue on disk stays as it was, and is never a mix of two codebooks.
+queue on disk stays as it was, and is never a mix of two codebooks or two policies.
 """
 
 import logging
-from typing import List, NamedTuple, Optional
+from typing import Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
-from jetson_cluster import provisional, ranking
+from jetson_cluster import provisional, quality, scoring
 from jetson_cluster.catalog import Catalog
 from jetson_cluster.codebook import Codebook, Nearest
-from jetson_cluster.policy import Policy
-from jetson_cluster.ranking import Placement, Pool, Ranked
-from jetson_cluster.records import Image, Refusal
+from jetson_cluster.placements import Placement, Worth
+from jetson_cluster.policy import EMPTY, Policy
+from jetson_cluster.quality import Measures
+from jetson_cluster.records import Image, Refusal, Row
+from jetson_cluster.scoring import Resemblance
+from jetson_cluster.twins import Twins
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +34,15 @@ class Progress(NamedTuple):
 
 
 class Placing:
-    """Keeps catalog and pool in step with the codebook."""
+    """Keeps the catalog in step with the codebook and the policy."""
 
-    def __init__(self, catalog: Catalog, queue_rows: int):
-        self._catalog, self._queue_rows = catalog, queue_rows
+    def __init__(self, catalog: Catalog, head):
+        """`head` is a head.Head, which is told of what changes."""
+        self._catalog, self._head = catalog, head
         self._groups = catalog.groups()
-        self._codebook = None  # type: Optional[Codebook]
-        self._pool = None  # type: Optional[Pool]
+        self._codebook, self._policy = None, EMPTY  # type: Optional[Codebook], Policy
+        self._targets = scoring.Targets.resolve(EMPTY, catalog, None)
+        self._twins = Twins(catalog)
 
     @property
     def clusters(self) -> int:
@@ -53,31 +58,61 @@ class Placing:
     def progress(self) -> Progress:
         return Progress(*self._catalog.unplaced)
 
-    def use(self, codebook: Optional[Codebook]) -> None:
-        """Place by this codebook from now on (None: by groups); goes on where a restart stopped."""
-        self._codebook, self._pool = codebook, None
-        name = codebook.identity if codebook else self._groups_name()
-        if self._catalog.placed_by != name:
-            self._catalog.begin_placing(name)
-        if self.progress.done < self.progress.total:
-            log.info("PlacingAnew: %d images by %s", self.progress.total - self.progress.done,
-                     "the codebook" if codebook else "provisional groups")
+    @property
+    def unresolved(self) -> Sequence[str]:
+        """Targets of the policy that count nothing yet, and why."""
+        return self._targets.unresolved
 
-    def _groups_name(self) -> str:
-        return "groups within %g" % self._groups.reach
+    def use(self, codebook: Optional[Codebook], policy: Policy) -> None:
+        """Place by this codebook from now on (None: by groups), and value by this policy.
+
+        Goes on where a restart stopped.
+        """
+        targets = scoring.Targets.resolve(policy, self._catalog, codebook)
+        if targets.unresolved != self._targets.unresolved:
+            for why in targets.unresolved:
+                log.warning("TargetUnknown: %s; it counts nothing for now", why)
+        self._codebook, self._policy, self._targets = codebook, policy, targets
+        placed_by = codebook.identity if codebook else "groups within %g" % self._groups.reach
+        valued_by = scoring.identity(policy, targets)
+        if (self._catalog.placed_by, self._catalog.valued_by) != (placed_by, valued_by):
+            self._catalog.begin_placing(placed_by, valued_by, self.clusters, self.clustered)
+        if self.progress.done < self.progress.total:
+            log.info("PlacingAnew: %d images by %s%s", self.progress.total - self.progress.done,
+                     "the codebook" if codebook else "provisional groups",
+                     ": their worth only" if self._catalog.only_worth else "")
+        self._head.forget_all()
+
+    def resemblances(self, rows: Sequence[Row]) -> Dict[int, Resemblance]:
+        """For those of these images that are like a target, which and how much."""
+        alike = [row.image for row in rows if row.signature > 0] if self._targets.names else []
+        found = scoring.resemblances(self._catalog.embeddings_of(alike), self._targets) \
+            if alike else []
+        return {image: one for image, one in zip(alike, found) if one is not None}
+
+    def look_for_targets(self) -> None:
+        """Ask again for the targets that were not here yet."""
+        if self._targets.unresolved:
+            targets = scoring.Targets.resolve(self._policy, self._catalog, self._codebook)
+            if targets.unresolved != self._targets.unresolved:
+                self.use(self._codebook, self._policy)
 
     def record(self, images: List[Image], refusals: List[Refusal]) -> int:
         """Catalogue one batch; return how many of its images are new."""
-        placement = None
+        placement, embeddings = None, np.empty((0, 0), np.float32)
         if images:
             embeddings = np.stack([image.embedding for image in images])
             if self._codebook is None:
                 self._admit(embeddings)
-            placement = self._place(embeddings, self._found(images))
-        added = self._catalog.record(images, placement, refusals)
-        if self._pool is not None and images:
-            self._pool.offer(ranking.candidates_of(
-                [image for image, _ in added], placement, [row for _, row in added]))
+            placement = self._place(embeddings, [image.measures for image in images],
+                                    self._found(images))
+        with self._catalog.together():
+            added = self._catalog.record(images, placement, refusals)
+            new = [image for image, _ in added]
+            self._twins.join(new, embeddings[[row for _, row in added]])
+        if new:
+            self._twins.keep()
+            self._head.offer(self._catalog.candidates_of(new))
         return len(added)
 
     def _admit(self, embeddings: np.ndarray) -> bool:
@@ -88,7 +123,7 @@ class Placing:
             self._catalog.save_groups(groups, unchanged=0 if grown else len(before.leaders))
         self._groups = groups
         if grown:
-            self.use(None)
+            self.use(None, self._policy)
         return not grown
 
     def _found(self, images: List[Image]) -> Optional[Nearest]:
@@ -105,32 +140,54 @@ class Placing:
             return None
         return Nearest(index, distance)
 
-    def _place(self, embeddings: np.ndarray, found: Optional[Nearest] = None) -> Placement:
+    def _place(self, embeddings: np.ndarray, measures: Sequence[Optional[Measures]],
+               found: Optional[Nearest] = None) -> Placement:
+        assessment = (provisional.place(self._groups, embeddings) if self._codebook is None
+                      else self._codebook.assess(embeddings, found))
+        return Placement(assessment, self._value(
+            assessment.novelty, assessment.representative, measures, embeddings))
+
+    def _value(self, novelty: np.ndarray, representative: np.ndarray,
+               measures: Sequence[Optional[Measures]], embeddings: Optional[np.ndarray]) -> Worth:
+        """What images are worth; `embeddings` may be None where there are no targets."""
+        factors = np.ones(len(novelty), np.float32)
+        measured = [row for row, held in enumerate(measures) if held is not None]
+        if measured:
+            factors[measured] = quality.factors(
+                np.array([measures[row] for row in measured], np.float32), self._policy.quality)
+        signature = np.zeros(len(novelty), np.float32)
+        if embeddings is not None:
+            signature = scoring.signatures(embeddings, self._targets)
         if self._codebook is None:
-            return provisional.place(self._groups, embeddings)
-        assessment = self._codebook.assess(embeddings, found)
-        return Placement(assessment, ranking.interest(assessment))
+            interest = factors * (provisional.interest(novelty) + self._policy.signature * signature)
+        else:
+            interest = scoring.interest(novelty, representative, signature, factors, self._policy)
+        return Worth(interest.astype(np.float32), factors, signature)
 
     def place_some(self) -> int:
-        """Place the next chunk of older images anew; return how many that were."""
+        """Do the next chunk of older images anew; return how many that were."""
         if self.progress.done >= self.progress.total:
             return 0
-        images, embeddings = self._catalog.next_unplaced(CHUNK_IMAGES)
-        if not images:
+        done = self._value_some() if self._catalog.only_worth else self._place_some()
+        if not done:
             self._catalog.end_placing()
+        if self.progress.done >= self.progress.total:
+            self._head.forget_all()
+        return done
+
+    def _place_some(self) -> int:
+        images, embeddings, measures = self._catalog.next_unplaced(CHUNK_IMAGES)
+        if not images:
             return 0
         if self._codebook is None and not self._admit(embeddings):
             return len(images)  # they come again, with all others
-        self._catalog.place(images, self._place(embeddings))
+        self._catalog.place(images, self._place(embeddings, measures))
         return len(images)
 
-    def order(self, policy: Policy) -> Optional[List[Ranked]]:
-        """The head of the queue, or None while images are being placed anew."""
-        if self.progress.done < self.progress.total:
-            return None
-        if self._pool is None:
-            self._pool = Pool(self.clusters, self._queue_rows)
-        for cluster in self._catalog.take_disturbed():
-            self._pool.forget(cluster)
-        weights = policy.weights_of(self.clusters) if self.clustered else np.ones(self.clusters)
-        return self._pool.order(self._catalog.candidates, self._catalog.far_candidates, weights)
+    def _value_some(self) -> int:
+        known = self._catalog.next_unvalued(CHUNK_IMAGES, bool(self._targets.names))
+        if not known.images:
+            return 0
+        self._catalog.value(known.images, self._value(
+            known.novelty, known.representative, known.measures, known.embeddings))
+        return len(known.images)

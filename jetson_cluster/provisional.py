@@ -12,7 +12,6 @@ import numpy as np
 
 from jetson_cluster.codebook import (
     NEIGHBOURS, Assessment, half_squared_lengths, nearest, normalise)
-from jetson_cluster.ranking import Placement
 
 MOST_GROUPS = 64
 # An image nearer to a leader than this shows the same scene; it never founds a group.
@@ -55,11 +54,10 @@ def _distances(points, point):
     return np.sqrt(np.einsum("nd,nd->n", difference, difference))
 
 
-def place(groups: Groups, embeddings: np.ndarray) -> Placement:
+def place(groups: Groups, embeddings: np.ndarray) -> Assessment:
     """Where raw embeddings float32 [N, D] fall among the groups.
 
-    Interest runs from 0.5 at the leader to 1 at its reach. One image ahead of the same group
-    multiplies by 0.3, so every group is heard once before any is heard twice.
+    Novelty runs from 0 at the leader to 1 at its reach, representative the other way round.
     """
     found = nearest(normalise(embeddings), groups.leaders,
                     half_squared_lengths(groups.leaders), 2)
@@ -69,9 +67,16 @@ def place(groups: Groups, embeddings: np.ndarray) -> Placement:
     share = np.minimum(1, distance / groups.reach).astype(np.float32)
     soft_weight = np.zeros((rows, NEIGHBOURS), np.float32)
     soft_weight[:, 0] = 1
-    return Placement(
-        Assessment(cluster=cluster, distance=distance, second_distance=second, ratio=share,
-                   far=np.zeros(rows, bool), novelty=share, representative=1 - share,
-                   soft_index=np.repeat(cluster[:, None], NEIGHBOURS, axis=1),
-                   soft_weight=soft_weight),
-        interest=0.5 + 0.5 * share)
+    return Assessment(
+        cluster=cluster, distance=distance, second_distance=second, ratio=share,
+        far=np.zeros(rows, bool), novelty=share, representative=1 - share,
+        soft_index=np.repeat(cluster[:, None], NEIGHBOURS, axis=1), soft_weight=soft_weight)
+
+
+def interest(novelty: np.ndarray) -> np.ndarray:
+    """What images are worth that fell so far among the groups: 0.5 at the leader, 1 at its reach.
+
+    One image ahead of the same group multiplies by 0.3, so every group is heard once before any is
+    heard twice.
+    """
+    return 0.5 + 0.5 * novelty

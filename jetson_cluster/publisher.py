@@ -1,7 +1,8 @@
 """Keeps the queue file on disk true to the catalog.
 
-In: the catalog, where its images belong, and the policy. Out: `queue.csv`, rewritten when it is stale
-and due, never more often than the config says, and only if it would differ.
+In: the catalog, the head of the queue, and the policy. Out: `queue.csv`, rewritten when it is stale
+and due, never more often than the config says, and only if it would differ; and the previews of what
+stands in it. While images are placed anew the order on disk stays, less those that left the queue.
 """
 
 import logging
@@ -9,14 +10,18 @@ import os
 import time
 from typing import Callable, Dict, List, Optional
 
-from jetson_cluster import ranking
+from jetson_cluster import quality, ranking
 from jetson_cluster.catalog import Catalog
 from jetson_cluster.config import Config
-from jetson_cluster.downlink import QueueRow, write_queue
+from jetson_cluster.downlink import QueueRow, read_queue, write_queue
+from jetson_cluster.errors import UserError
+from jetson_cluster.head import Head
 from jetson_cluster.placing import Placing
 from jetson_cluster.policy import Policy
+from jetson_cluster.previews import Previews
 from jetson_cluster.ranking import Ranked
 from jetson_cluster.records import Row
+from jetson_cluster.schema import QUEUED
 from jetson_cluster.walker import is_gone
 
 log = logging.getLogger(__name__)
@@ -25,14 +30,17 @@ log = logging.getLogger(__name__)
 class Publisher:
     """Writes one queue file. `stale` is set by whoever changed what it is made from."""
 
-    def __init__(self, config: Config, catalog: Catalog, placing: Placing,
+    def __init__(self, config: Config, catalog: Catalog, placing: Placing, head: Head,
                  monotonic: Callable[[], float]):
         self._path, self._interval_s = config.queue.path, config.queue.interval_s
         self._verify_s = config.inbox.rescan_s
-        self._catalog, self._placing, self._monotonic = catalog, placing, monotonic
+        self._catalog, self._placing, self._head = catalog, placing, head
+        self._monotonic = monotonic
+        self._previews = Previews(config.previews_path, catalog)
         self._published_at = monotonic() - self._interval_s
         self._verified_at = monotonic()
-        self._rows = None  # type: Optional[List[QueueRow]]
+        self._rows = None  # type: Optional[List[QueueRow]]  # as they stand on disk
+        self.head = []  # type: List[Row]  # of the queue as last made, in its order
         self.stale = True
         self.looking = False  # the last turn found files gone: those in their places are unlooked at
         self.error = ""  # why the file could not be written, "" once it could
@@ -48,8 +56,7 @@ class Publisher:
     def publish_if_due(self, policy: Policy, inbox_available: bool, at_once: bool = False) -> bool:
         """Write the file if it is stale and due (or `at_once`); True if it was written.
 
-        While images are placed anew the file stays as it is. A failure to write is told once, kept
-        in `error`, and tried again.
+        A failure to write is told once, kept in `error`, and tried again.
         """
         now = self._monotonic()
         if now - self._verified_at >= self._verify_s:
@@ -72,23 +79,26 @@ class Publisher:
             self.error = "QueueNotWritten: %s: %s" % (self._path, error)
             return False
         self._rows, self.error = rows, ""
+        self._previews.tidy([row.image for row in self.head])
         self.spent_s += time.perf_counter() - begun
         return True
 
     def _make_rows(self, policy: Policy, inbox_available: bool) -> Optional[List[QueueRow]]:
         """The head of the queue, every file of it there.
 
-        None while images are placed anew, and when files were found gone: the next turn looks at
-        those that took their places, so that many gone files do not hold up one turn.
+        None when files were found gone: the next turn looks at those that took their places, so
+        that many gone files do not hold up one turn.
         """
         self.looking = False
-        ranked = self._placing.order(policy)
-        if ranked is None:
-            return None
+        progress = self._placing.progress
+        if progress.done < progress.total:
+            return self._still_queued()
+        ranked = self._head.order(policy)
         held = self._catalog.rows([place.image for place in ranked])
         gone = [row for row in held.values() if is_gone(row.path)]
         # An inbox that is unmounted is no reason to think that its images are gone.
         if not gone or not inbox_available:
+            self.head = [held[place.image] for place in ranked]
             return self._describe(ranked, held, policy)
         missing = self._catalog.mark_missing([row.image for row in gone])
         if missing:
@@ -97,19 +107,45 @@ class Publisher:
         self.looking = True
         return None
 
+    def _still_queued(self) -> Optional[List[QueueRow]]:
+        """The rows as they stand on disk, less those that were sent, held or went missing since."""
+        if self._rows is None:
+            try:
+                self._rows = read_queue(self._path) if os.path.exists(self._path) else []
+            except UserError as error:
+                log.warning("QueueUnreadable: %s; it is written anew when all images are placed",
+                            error)
+                self._rows = []
+        images = {row.sha256: self._catalog.ids_by_prefix(row.sha256, 1) for row in self._rows}
+        held = self._catalog.rows([image for found in images.values() for image in found])
+        queued = {row.sha256 for row in held.values() if row.state == QUEUED}
+        self.head = sorted((row for row in held.values() if row.sha256 in queued),
+                           key=lambda row: list(images).index(row.sha256))
+        rows, cumulative = [], 0
+        for row in self._rows:
+            if row.sha256 in queued:
+                cumulative += row.bytes
+                rows.append(row._replace(rank=len(rows) + 1, cumulative_bytes=cumulative))
+        return rows
+
     def _describe(self, ranked: List[Ranked], held: Dict[int, Row], policy: Policy
                   ) -> List[QueueRow]:
         clustered, rows, cumulative = self._placing.clustered, [], 0
+        previews = self._previews.ensure([place.image for place in ranked])
+        resemblances = self._placing.resemblances([held[place.image] for place in ranked])
         for rank, place in enumerate(ranked, 1):
             row = held[place.image]
             cumulative += row.bytes
             label, spoken = ranking.names_of(policy.labels if clustered else {}, row.cluster)
+            verdict = "" if row.measures is None else quality.judge(
+                row.measures, policy.quality).reason
             rows.append(QueueRow(
                 rank=rank, score="%.4g" % place.score, state=row.state,
                 cluster=str(row.cluster) if clustered else "", label=label,
                 novelty="%.2f" % row.novelty if clustered else "",
                 reason=ranking.reason(row, spoken, policy.weights.get(row.cluster, 1.0), place,
-                                      clustered),
-                bytes=row.bytes, cumulative_bytes=cumulative, preview="",
+                                      clustered, verdict, resemblances.get(row.image)),
+                bytes=row.bytes, cumulative_bytes=cumulative,
+                preview=previews.get(row.image, ""),
                 captured_at=row.captured_at, sha256=row.sha256, path=row.path))
         return rows

@@ -11,10 +11,9 @@ import numpy as np
 
 from jetson_cluster.codebook import NEIGHBOURS, Found
 from jetson_cluster.inbox import Arrival
+from jetson_cluster.preview import Preview
+from jetson_cluster.quality import Measures
 
-QUEUED = "queued"
-WAITING = "waiting"  # seen and identified; it was too hot to embed it
-MISSING = "missing"  # its file is gone from the inbox; queued again should it come back
 FLOAT16_MAX = 65504.0  # embeddings are kept as float16
 
 
@@ -28,6 +27,8 @@ class Image(NamedTuple):
     captured_at: str  # ISO 8601, UTC
     embedding: Optional[np.ndarray]  # float32 [D], every |component| <= FLOAT16_MAX; None: not yet
     found: Optional[Found] = None  # its nearest centroids, where the GPU looked them up
+    measures: Optional[Measures] = None  # of its pixels
+    preview: Optional[Preview] = None
 
 
 class Refusal(NamedTuple):
@@ -42,18 +43,60 @@ class Refusal(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What the queue file tells of one image."""
+    """What is known of one image. All from `cluster` to `soft_weight` is None while it has no place."""
 
     image: int
     sha256: str
     path: str
     bytes: int
+    width: int
+    height: int
     captured_at: str
     state: str
-    cluster: int
-    novelty: float
-    representative: float
-    far: bool
+    cluster: Optional[int]
+    distance: Optional[float]
+    second_distance: Optional[float]
+    ratio: Optional[float]
+    far: Optional[bool]
+    novelty: Optional[float]
+    representative: Optional[float]
+    interest: Optional[float]
+    soft_index: Optional[np.ndarray]  # int32 [4]
+    soft_weight: Optional[np.ndarray]  # float32 [4]
+    sent_in: Optional[int]  # the last pass it was sent in
+    preview_sent_in: Optional[int]
+    pinned: Optional[int]  # order of pinning
+    measures: Optional[Measures]
+    quality: float
+    signature: float
+    twin: int  # id of the first of its near-duplicates, 0: it is none
+
+
+class Pass(NamedTuple):
+    """One pass over a ground station: what was handed to the radio."""
+
+    number: int
+    made_at: str  # ISO 8601, UTC
+    origin: str
+    budget_bytes: int
+    images: int
+    bytes: int
+    previews: int
+    preview_bytes: int
+    last_image: int  # the newest image then known
+
+
+class Audited(NamedTuple):
+    """One line of the account of what operations asked for."""
+
+    number: int
+    at: str  # ISO 8601, UTC
+    origin: str
+    order_id: Optional[str]
+    action: str
+    target: str
+    result: str
+    detail: str
 
 
 def pack_soft(index: np.ndarray, weight: np.ndarray) -> bytes:

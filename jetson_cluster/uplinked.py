@@ -9,7 +9,7 @@ import os
 from typing import Any, Callable, Optional
 
 from jetson_cluster.errors import UserError
-from jetson_cluster.files import write_atomically
+from jetson_cluster.files import sha256_of, sync_folder, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +21,7 @@ class Uplinked:
         """`read(path)` raises UserError on a bad file. `kept_path` is for the good copy."""
         self.kind, self.path, self.value = kind, path, None
         self.error = ""  # what is wrong with the file as it stands, "" if nothing
+        self.digest = ""  # SHA-256 of the file that `value` was read from, "" for none
         self._kept_path, self._read, self._seen = kept_path, read, None
 
     def start(self) -> None:
@@ -33,6 +34,7 @@ class Uplinked:
         if os.path.exists(self._kept_path):
             try:
                 self.value = self._read(self._kept_path)
+                self.digest = sha256_of(self._kept_path)
             except UserError as error:
                 # Of the two it is the file itself that has to be mended.
                 log.warning("CopyNotUsed: %s", error)
@@ -54,24 +56,47 @@ class Uplinked:
             self.error = ""
             return False
         try:
-            value = self._read(self.path)
+            value, digest = self._read(self.path), sha256_of(self.path)
         except UserError as error:
             self.error = str(error)
             log.error("%sRefused: %s", self.kind.capitalize(), error)
             return False
-        self.value, self.error = value, ""
+        except OSError as error:
+            self._seen = None  # it went away or failed in between: look again
+            log.warning("%sUnreadable: %s: %s", self.kind.capitalize(), self.path,
+                        error.strerror or error)
+            return False
+        self.value, self.digest, self.error = value, digest, ""
         self._keep()
         return True
 
     def _keep(self) -> None:
         try:
-            os.makedirs(os.path.dirname(self._kept_path), exist_ok=True)
+            folder = os.path.dirname(self._kept_path)
+            if not os.path.isdir(folder):
+                os.makedirs(folder, exist_ok=True)
+                sync_folder(os.path.dirname(folder))
             with open(self.path, "rb") as stream:
                 content = stream.read()
             if _signature(self.path) == self._seen:  # else it is not what was found to be good
                 write_atomically(self._kept_path, content)
         except OSError as error:
             log.warning("CopyNotKept: %s: %s", self._kept_path, error)
+
+
+def in_force(path: str, kept_path: str, read: Callable[[str], Any]) -> Any:
+    """What the daemon goes by, for other processes: the file, or the last good version if it is bad.
+
+    Writes nothing. Raises UserError if both are bad.
+    """
+    if os.path.exists(path):
+        try:
+            return read(path)
+        except UserError as error:
+            if not os.path.exists(kept_path):
+                raise
+            log.warning("PolicyNotUsed: %s; going by the last good one, as the daemon does", error)
+    return read(kept_path if os.path.exists(kept_path) else path)
 
 
 def _signature(path: str) -> Optional[tuple]:

@@ -11,7 +11,8 @@ from typing import List, Optional, Set, Tuple
 
 from jetson_cluster.catalog import Catalog
 from jetson_cluster.inbox import Arrival, Inbox
-from jetson_cluster.records import WAITING, mtime_in
+from jetson_cluster.records import mtime_in
+from jetson_cluster.schema import WAITING
 from jetson_cluster.walker import examine
 
 log = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ class Turns:
             log.warning("ImagesInDoubt: %d that wait to be embedded cannot be examined, such as "
                         "%r (%s); they go on waiting", len(in_doubt), path, error.strerror)
         self.in_vain = 0 if found else min(
-            self.in_vain + len(in_doubt), self._catalog.counts[WAITING])
+            self.in_vain + len(in_doubt), self._catalog.count_of(WAITING))
 
 
 def _unchanged(files: List[Tuple[str, int, int]]) -> Optional[Arrival]:

@@ -64,7 +64,7 @@ def look(path: str) -> Optional[Arrival]:
     try:
         return examine(path)
     except OSError as error:
-        log.warning("cannot examine %r: %s", path, error.strerror)
+        log.warning("FileNotExamined: %r: %s", path, error.strerror)
         return None
 
 
@@ -234,5 +234,5 @@ class Walker:
         self._known.pop(folder, None)
         if error.errno not in GONE and folder not in self._unreadable:
             self._unreadable.add(folder)
-            log.warning("cannot read folder %r: %s; its images wait until it can be read",
+            log.warning("FolderUnreadable: %r: %s; its images wait until it can be read",
                         folder, error.strerror)

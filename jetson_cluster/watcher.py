@@ -79,7 +79,7 @@ class Watcher(FileSystemEventHandler):
         stopping.start()
         stopping.join(STOP_S)
         if stopping.is_alive():
-            log.warning("watching %r did not stop within %g s; its thread is left behind",
+            log.warning("WatcherNotStopped: %r, within %g s; its thread is left behind",
                         self._watched, STOP_S)
         self._observer = None
         self._threads = []

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jetson_cluster import config, daemon
+from jetson_cluster import config, daemon, loops
 
 BURST = 5000
 
@@ -116,7 +116,7 @@ class Rover:
     def _work(self):
         with daemon.Daemon(config.load(str(self._config)), environment={}) as opened:
             self._daemon = opened
-            daemon.run(opened, self._stop)
+            loops.run(opened, self._stop)
 
     def __exit__(self, *_exception):
         self._stop.set()

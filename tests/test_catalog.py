@@ -1,93 +1,22 @@
 """What the catalog promises: each content once, true counts, nothing half done, nothing lost."""
 
-import ast
-import hashlib
 import os
-import re
 import sqlite3
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
+from catalog_checks import NOT_UTF8, assert_counts_hold, counted, python
+from catalogued import SPACE, arrival, image, placement, record, refusal
 from jetson_cluster import catalog as catalogs
-from jetson_cluster import database, ranking
-from jetson_cluster.catalog import Catalog
-from jetson_cluster.codebook import NEIGHBOURS, Assessment
-from jetson_cluster.errors import UserError, WorldError
+from jetson_cluster.catalog import Catalog, open_or_rebuild
+from jetson_cluster.errors import UserError
 from jetson_cluster.inbox import Arrival
-from jetson_cluster.ranking import Placement
-from jetson_cluster.records import MISSING, QUEUED, WAITING, Image, Refusal
-
-SPACE = "net/layer@0123456789abcdef"
-NOT_UTF8 = os.fsdecode(b"/inbox/caf\xe9.png")
-
-
-def arrival(path, content=1, mtime_ns=1):
-    return Arrival(path, 100 + content, mtime_ns, 1)
-
-
-def image(path, content, dimension=8, **more):
-    """Content number `content` at a path."""
-    random = np.random.RandomState(content)
-    return Image(arrival(path, content, **more), hashlib.sha256(b"%d" % content).hexdigest(),
-                 64, 48, "2026-01-01T00:00:00Z", random.normal(size=dimension).astype(np.float32))
-
-
-def placement(images, clusters=3, seed=0):
-    """Some placement of a batch; what ranking makes of it is not the catalog's business."""
-    random = np.random.RandomState(seed)
-    count = len(images)
-    cluster = random.randint(0, clusters, count).astype(np.int32)
-    numbers = random.uniform(size=(6, count)).astype(np.float32)
-    soft_weight = np.sort(random.uniform(size=(count, NEIGHBOURS)).astype(np.float32))[:, ::-1]
-    return Placement(
-        Assessment(cluster, numbers[0], numbers[1], numbers[2], numbers[2] > 0.8, numbers[3],
-                   numbers[4], np.repeat(cluster[:, None], NEIGHBOURS, axis=1), soft_weight),
-        interest=numbers[5])
-
-
-def record(catalog, images, refusals=(), **more):
-    return catalog.record(images, placement(images, **more), list(refusals))
-
-
-def refusal(path, reason="cut short"):
-    return Refusal(path, 7, 1, "damaged", reason, "2026-01-01T00:00:00Z")
-
-
-def assert_true_to_itself(path):
-    """Everything the catalog says of itself, counted again by SQL from the file."""
-    db = sqlite3.connect(path)
-    try:
-        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        one = lambda sql: db.execute(sql).fetchone()[0]  # noqa: E731
-        images = one("SELECT COUNT(*) FROM images")
-        assert one("SELECT COUNT(DISTINCT sha256) FROM images") == images
-        embedded = one("SELECT COUNT(*) FROM images WHERE soft IS NOT NULL AND cluster IS NOT NULL")
-        assert one("SELECT COUNT(*) FROM images WHERE soft IS NULL AND cluster IS NULL AND "
-                   "interest IS NULL AND state <> 'queued'") == images - embedded
-        assert one("SELECT COUNT(*) FROM images WHERE state = 'waiting' AND soft IS NOT NULL") == 0
-        assert one("SELECT COUNT(*) FROM embeddings JOIN images ON id = image "
-                   "WHERE soft IS NOT NULL") == embedded
-        assert one("SELECT COUNT(*) FROM embeddings") == embedded
-        assert one("SELECT COUNT(*) FROM files WHERE image NOT IN (SELECT id FROM images)") == 0
-        assert one("SELECT COUNT(*) FROM images WHERE state <> 'missing' AND NOT EXISTS "
-                   "(SELECT 1 FROM files WHERE image = id AND files.path = images.path)") == 0
-        assert one("SELECT COUNT(*) FROM files JOIN refusals USING (path)") == 0
-        counts = {QUEUED: one("SELECT COUNT(*) FROM images WHERE state = 'queued'"),
-                  WAITING: one("SELECT COUNT(*) FROM images WHERE state = 'waiting'"),
-                  MISSING: one("SELECT COUNT(*) FROM images WHERE state = 'missing'"),
-                  "refused": one("SELECT COUNT(*) FROM refusals")}
-        assert sum(counts.values()) == images + counts["refused"]
-        return counts, one("SELECT COALESCE(SUM(bytes), 0) FROM images WHERE state = 'queued'")
-    finally:
-        db.close()
-
-
-def assert_counts_hold(catalog):
-    counts, queued_bytes = assert_true_to_itself(catalog.path)
-    assert (catalog.counts, catalog.queued_bytes) == (counts, queued_bytes)
+from jetson_cluster.preview import Preview
+from jetson_cluster.quality import Measures
+from jetson_cluster.records import Refusal
+from jetson_cluster.schema import (
+    ACKED, DELETED, DROPPED, HELD, MISSING, QUEUED, SENT, WAITING)
 
 
 @pytest.fixture
@@ -112,7 +41,7 @@ def test_one_content_under_two_paths_is_one_image(catalog):
     added = record(catalog, [image("/inbox/a.png", 1), image("/inbox/b.png", 1),
                              image("/inbox/c.png", 2)])
     assert [row for _, row in added] == [0, 2]
-    assert catalog.counts == {QUEUED: 2, WAITING: 0, MISSING: 0, "refused": 0}
+    assert counted(catalog) == {QUEUED: 2}
     assert len(set(catalog.images_at(["/inbox/a.png", "/inbox/b.png"]).values())) == 1
     assert catalog.known([arrival("/inbox/a.png"), arrival("/inbox/b.png")]) == {
         "/inbox/a.png", "/inbox/b.png"}
@@ -167,14 +96,6 @@ def test_names_that_are_not_utf8_are_kept_byte_for_byte(catalog):
     assert_counts_hold(catalog)
 
 
-def python(code, *arguments, **environment):
-    """Start a Python of its own with this checkout's modules."""
-    root = os.path.dirname(os.path.dirname(os.path.abspath(catalogs.__file__)))
-    return subprocess.Popen(
-        [sys.executable, "-c", code] + list(arguments), stdout=subprocess.PIPE,
-        env=dict(os.environ, PYTHONPATH=root, **environment))
-
-
 def test_a_name_is_the_same_file_under_every_locale(path):
     """Without a locale, as under systemd, Python 3.6 takes names for ASCII."""
     done = python(
@@ -215,267 +136,127 @@ def test_an_attempt_is_over_once_there_is_a_verdict(catalog):
     assert catalog.attempts(arrivals) == {}
 
 
-# ---- which file it opens -------------------------------------------------------------------------
+# ---- what is asked of it --------------------------------------------------------------------------
 
-def foreign(path, version):
-    db = sqlite3.connect(path)
-    db.execute("CREATE TABLE notes (text)")
-    db.execute("PRAGMA user_version = %d" % version)
-    db.commit()
-    db.close()
-
-
-@pytest.mark.parametrize("prepare, error, words", [
-    (lambda path: Catalog(path, "other/net@0").close(), UserError, "other/net@0"),
-    (lambda path: foreign(path, 0), UserError, "another program"),
-    (lambda path: foreign(path, database.SCHEMA_VERSION), UserError, "another program"),
-    (lambda path: foreign(path, database.SCHEMA_VERSION + 1), UserError, "format 3"),
-    (lambda path: open(path, "wb").write(b"text, no database" * 100), WorldError, "move it aside"),
-    (os.mkdir, WorldError, "cannot be"),
-], ids=["space", "foreign", "same-number", "newer", "text", "folder"])
-def test_a_file_that_is_no_catalog_of_ours_is_left_alone_with_one_clear_line(
-        path, prepare, error, words):
-    prepare(path)
-    before = open(path, "rb").read() if os.path.isfile(path) else None
-    with pytest.raises(error) as caught:
-        Catalog(path, SPACE)
-    message = str(caught.value)
-    assert message.startswith("catalog %s: " % path) and "\n" not in message and words in message
-    assert before is None or open(path, "rb").read() == before
+def test_sizes_are_counted_by_state_as_images_are(catalog):
+    record(catalog, [image("/inbox/%d.png" % number, number) for number in range(4)],
+           [refusal("/inbox/bad.png")])
+    catalog.mark_missing([2], exists=lambda path: False)
+    catalog.move("hold", [4])
+    assert counted(catalog) == {QUEUED: 2, MISSING: 1, HELD: 1, "refused": 1}
+    assert catalog.sizes[QUEUED] == 100 + 102 and catalog.sizes[HELD] == 103
+    assert catalog.sizes[MISSING] == 101 and catalog.sizes["refused"] == 7
+    assert_counts_hold(catalog)
 
 
-def test_the_folder_must_exist(tmp_path):
-    with pytest.raises(WorldError, match="the folder must exist"):
-        Catalog(str(tmp_path / "absent" / "catalog.sqlite"), SPACE)
+def test_the_oldest_and_the_smallest_of_the_queue_are_known(catalog):
+    assert catalog.oldest_queued() is None and catalog.smallest_queued_bytes() is None
+    record(catalog, [image("/inbox/%d.png" % content, content) for content in (9, 4, 6)])
+    assert catalog.oldest_queued() == (1, "2026-01-01T00:00:00Z")
+    assert catalog.smallest_queued_bytes() == 104
+    catalog.move("ack", [1, 2])
+    assert catalog.oldest_queued()[0] == 3 and catalog.smallest_queued_bytes() == 106
 
 
-# The format before images could wait, word for word.
-FORMAT_1 = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE images (
-    id INTEGER PRIMARY KEY,             -- order of arrival
-    sha256 BLOB NOT NULL UNIQUE,
-    path NOT NULL,                      -- TEXT, or BLOB where the name is not UTF-8
-    bytes INTEGER NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
-    captured_at TEXT NOT NULL,
-    state TEXT NOT NULL,                -- queued or missing
-    cluster INTEGER NOT NULL,           -- of the codebook; without one, the provisional group
-    distance REAL NOT NULL, second_distance REAL NOT NULL, ratio REAL NOT NULL,
-    far INTEGER NOT NULL, novelty REAL NOT NULL, representative REAL NOT NULL,
-    interest REAL NOT NULL,             -- what orders an image within its cluster
-    soft BLOB NOT NULL);                -- soft membership, see pack_soft
-CREATE INDEX images_by_interest ON images (state, cluster, interest DESC, id);
-CREATE INDEX images_far ON images (ratio, id) WHERE far = 1 AND state = 'queued';
-CREATE TABLE groups (               -- while there is no codebook
-    number INTEGER PRIMARY KEY,
-    leader BLOB NOT NULL);              -- float32 [D]
-CREATE TABLE embeddings (
-    image INTEGER PRIMARY KEY,
-    vector BLOB NOT NULL);              -- float16 [D]
-CREATE TABLE files (path PRIMARY KEY, bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
-                    image INTEGER NOT NULL) WITHOUT ROWID;
-CREATE INDEX files_by_image ON files (image);
-CREATE TABLE refusals (id INTEGER PRIMARY KEY, path NOT NULL UNIQUE, bytes INTEGER NOT NULL,
-                       mtime_ns INTEGER NOT NULL, code TEXT NOT NULL, reason TEXT NOT NULL,
-                       refused_at TEXT NOT NULL);
-CREATE TABLE attempts (path PRIMARY KEY, bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
-                       points INTEGER NOT NULL) WITHOUT ROWID;
-"""
-TABLES = ("images", "embeddings", "files", "refusals", "attempts", "groups", "meta")
+def test_files_that_ended_the_program_are_counted_apart(catalog):
+    record(catalog, [], [refusal("/inbox/a.png"),
+                         refusal("/inbox/b.png")._replace(code="quarantined")])
+    assert catalog.quarantined() == 1
+    record(catalog, [image("/inbox/b.png", 1)])
+    assert catalog.quarantined() == 0
 
 
-def all_tables(path):
-    """Every row of every table, and the schema's own words without how they are laid out."""
-    db = sqlite3.connect(path)
-    try:
-        rows = {table: db.execute("SELECT * FROM %s ORDER BY 1" % table).fetchall()
-                for table in TABLES}
-        schema = sorted((kind, name, " ".join((sql or "").replace('"', "").split()))
-                        for kind, name, sql in db.execute(
-                            "SELECT type, name, sql FROM sqlite_master"))
-        return rows, schema, db.execute("PRAGMA user_version").fetchone()[0]
-    finally:
-        db.close()
+def test_measures_and_preview_come_with_the_embedding_and_not_before(catalog):
+    measures, preview = Measures(0.5, 0.25, 0.5, 0.5, 0.0, 0.0), Preview(b"tiny", "webp", 8, 6, 31.5)
+    held = image("/inbox/a.png", 1)
+    catalog.record([held._replace(embedding=None)], None, [])
+    assert catalog.rows([1])[1].measures is None and catalog.preview_of(1) is None
+    record(catalog, [held._replace(measures=measures, preview=preview)])
+    assert catalog.rows([1])[1].measures == measures
+    assert catalog.preview_of(1) == ("webp", b"tiny")
+    assert catalog.preview_sizes([1, 2]) == {1: ("webp", 4, 31.5)}
+    assert_counts_hold(catalog)
 
 
-@pytest.fixture
-def of_format_1(path):
-    """A catalog as the format before wrote it, with images, one of them missing, and all else."""
-    with Catalog(path, SPACE) as new:
-        record(new, [image("/inbox/%d.png" % number, number) for number in range(30)]
-               + [image(NOT_UTF8, 99)], [refusal("/inbox/bad.png")])
-        new.mark_missing([3], exists=lambda path: False)
-        new.begin_attempts([arrival("/inbox/killer.png")])
-        new.remember("mount", "/inbox")
-        new.begin_placing("a codebook")
-    rows, _, _ = all_tables(path)
-    for name in (path, path + "-wal", path + "-shm"):
-        if os.path.exists(name):
-            os.unlink(name)
-    db = sqlite3.connect(path)
-    db.executescript(re.sub("--.*", "", FORMAT_1) + "PRAGMA user_version = 1;")
-    for table, held in rows.items():
-        if held:
-            db.executemany("INSERT INTO %s VALUES (%s)" % (
-                table, database.marks_for(held[0])), held)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.commit()
-    db.close()
-    return path
+def test_images_that_go_missing_are_those_of_the_queue_only(catalog):
+    """Another process may have sent or held one since it was found gone."""
+    record(catalog, [image("/inbox/%d.png" % number, number) for number in range(4)])
+    catalog.begin_pass([1], [], 1000, "test", "2026-01-02T00:00:00Z")
+    catalog.move("hold", [2])
+    assert catalog.mark_missing([1, 2, 3], exists=lambda path: False) == [3]
+    assert counted(catalog) == {SENT: 1, HELD: 1, MISSING: 1, QUEUED: 1}
 
 
-def test_a_catalog_of_the_format_before_is_brought_up_to_date_and_loses_nothing(
-        of_format_1, tmp_path):
-    rows, _, version = all_tables(of_format_1)
-    assert version == 1
-    with Catalog(of_format_1, SPACE) as catalog:
-        assert catalog.counts == {QUEUED: 30, WAITING: 0, MISSING: 1, "refused": 1}
-        assert_counts_hold(catalog)
-        assert catalog.attempts([arrival("/inbox/killer.png")])
-    fresh = str(tmp_path / "fresh.sqlite")
-    Catalog(fresh, SPACE).close()
-    assert all_tables(of_format_1) == (rows,) + all_tables(fresh)[1:]
-    with Catalog(of_format_1, SPACE) as catalog:  # and it is one like any other
-        catalog.record([image("/inbox/hot.png", 200)], None, [])
-        assert len(record(catalog, [image("/inbox/hot.png", 200)])) == 1
-        assert_counts_hold(catalog)
-
-
-def test_a_conversion_is_announced_before_it_begins_with_the_time_it_may_take(of_format_1):
-    said = []
-
-    def progress(doing, allow_s):
-        said.append((doing, allow_s, all_tables(of_format_1)[2]))
-
-    for _ in range(2):  # the second time there is nothing to convert
-        with Catalog(of_format_1, SPACE, progress) as catalog:
-            # Memory the daemon shares with a GPU is given back.
-            assert catalog._db.execute("PRAGMA cache_size").fetchone()[0] == -2048
-    assert [(doing, version) for doing, _, version in said] == [
-        ("converting the catalog of 31 images to format 2", 1)]
-    assert said[0][1] == pytest.approx(60.031)
-
-
-def test_a_conversion_has_memory_to_work_in(of_format_1, monkeypatch):
-    create, seen = database.Database._create, []
-
-    def seeing(self, schema):
-        seen.append(self._db.execute("PRAGMA cache_size").fetchone()[0])
-        create(self, schema)
-
-    monkeypatch.setattr(database.Database, "_create", seeing)
-    Catalog(of_format_1, SPACE).close()
-    assert seen == [-65536]
-
-
-def test_a_full_disk_leaves_the_format_before_as_it_was(of_format_1, monkeypatch):
-    before = all_tables(of_format_1)
-    create = database.Database._create
-
-    def on_a_full_disk(self, schema):
-        self._db.execute("PRAGMA max_page_count = %d" % (
-            self._db.execute("PRAGMA page_count").fetchone()[0]))
-        create(self, schema)
-
-    monkeypatch.setattr(database.Database, "_create", on_a_full_disk)
-    with pytest.raises(WorldError, match="is the disk full"):
-        Catalog(of_format_1, SPACE)
-    assert all_tables(of_format_1) == before
-    monkeypatch.undo()
-    with Catalog(of_format_1, SPACE) as catalog:
-        assert catalog.counts[QUEUED] == 30
-
-
-def test_a_catalog_of_the_format_before_and_another_space_stays_as_it_is(of_format_1):
-    before = all_tables(of_format_1)
-    with pytest.raises(UserError, match="other/net@0"):
-        Catalog(of_format_1, "other/net@0")
-    assert all_tables(of_format_1) == before
-
-
-# What came to SQLite after 3.22, which JetPack 4.6 has.
-TOO_NEW = re.compile(
-    r"ON\s+CONFLICT|RETURNING|\bOVER\s*\(|VACUUM\s+INTO|GENERATED\s+ALWAYS|\bSTRICT\b"
-    r"|NULLS\s+(FIRST|LAST)|MATERIALIZED|FILTER\s*\(|RENAME\s+COLUMN|DROP\s+COLUMN|\bIIF\s*\("
-    r"|->|(RIGHT|FULL)\s+(OUTER\s+)?JOIN|DISTINCT\s+FROM|\bTRUE\b|\bFALSE\b", re.IGNORECASE)
-
-
-def statements(source):
-    """The text constants of a module that are SQL."""
-    for node in ast.walk(ast.parse(source)):
-        # A string constant keeps its text in `s` on Python 3.6, in `value` since.
-        text = node.value if hasattr(node, "value") else getattr(node, "s", None)
-        if isinstance(text, str) and re.search(
-                r"\b(SELECT|INSERT|UPDATE|DELETE|CREATE|VACUUM|ALTER)\b", text):
-            yield text
-
-
-def test_no_statement_needs_more_than_sqlite_322():
-    folder, found = os.path.dirname(catalogs.__file__), 0
-    for name in sorted(os.listdir(folder)):
-        if name.endswith(".py"):
-            with open(os.path.join(folder, name), encoding="utf-8") as stream:
-                for statement in statements(stream.read()):
-                    found += 1
-                    assert not TOO_NEW.search(statement), (name, statement)
-    assert found > 20
-    for bad in ("INSERT INTO a VALUES (1) ON CONFLICT (b) DO NOTHING", "SELECT sum(a) OVER ()",
-                "SELECT a FROM b ORDER BY a NULLS FIRST", "DELETE FROM a RETURNING b"):
-        assert [TOO_NEW.search(held) is not None for held in statements("x = %r" % bad)] == [True]
-
-
-# ---- what ranking reads --------------------------------------------------------------------------
-
-def test_what_is_offered_to_the_pool_is_what_the_catalog_gives_back(catalog):
-    images = [image("/inbox/%d.png" % number, number) for number in range(200)]
-    placed = placement(images)
-    added = catalog.record(images, placed, [])
-    offered = ranking.candidates_of([held for held, _ in added], placed, [row for _, row in added])
-    for cluster in range(3):
-        mine = offered[offered["cluster"] == cluster]
-        mine = mine[np.lexsort((mine["image"], -mine["interest"]))]
-        np.testing.assert_array_equal(catalog.candidates(cluster, 1000), mine)
-        np.testing.assert_array_equal(catalog.candidates(cluster, 7), mine[:7])
-    far = offered[offered["far"]]
-    np.testing.assert_array_equal(
-        catalog.far_candidates(5), far[np.lexsort((far["image"], far["ratio"]))][:5])
-    gone = int(far["image"][0])
-    catalog.mark_missing([gone], exists=lambda path: False)
-    assert gone not in catalog.far_candidates(1000)["image"]
-    assert gone not in catalog.candidates(int(far["cluster"][0]), 1000)["image"]
-    assert catalog.take_disturbed() == {int(far["cluster"][0])} and not catalog.take_disturbed()
-
-
-def test_no_question_of_the_loop_reads_the_whole_catalog(catalog):
+@pytest.mark.parametrize("action, state", [("hold", HELD), ("ack", ACKED)])
+def test_a_file_seen_again_does_not_undo_what_operations_did(catalog, action, state):
     record(catalog, [image("/inbox/a.png", 1)])
-    asked = []
-    catalog._db.set_trace_callback(lambda sql: asked.append(sql))  # 3.6 wants it hashable
-    catalog.candidates(0, 10)
-    catalog.far_candidates(10)
-    catalog.rows([1, 2])
-    catalog.known([arrival("/inbox/a.png")])
     catalog.mark_missing([1], exists=lambda path: False)
-    catalog.next_unplaced(10)
-    record(catalog, [image("/inbox/b.png", 2)])
-    catalog.record([image("/inbox/hot.png", 3)], None, [])
-    catalog.waiting(0, 10)
-    catalog._db.set_trace_callback(None)
-    asked = [sql for sql in asked if re.match("SELECT|UPDATE|DELETE", sql)]
-    assert len(asked) > 10
-    for sql in asked:
-        plan = " ".join(row[3] for row in catalog._db.execute("EXPLAIN QUERY PLAN " + sql))
-        assert "TEMP B-TREE" not in plan, sql
-        # The far images' own index holds nothing else and is read only as far as asked.
-        assert not re.sub("SCAN images USING INDEX images_far", "", plan).count("SCAN"), (sql, plan)
+    catalog.move(action, [1])
+    assert catalog.known([arrival("/inbox/a.png")]) == {"/inbox/a.png"}
+    assert not record(catalog, [image("/inbox/b.png", 1)])
+    assert catalog.state_of(1) == state
 
 
-def test_embeddings_come_back_as_float16_kept_them(catalog):
-    images = [image("/inbox/%d.png" % number, number) for number in range(5)]
-    numbers = [number for number, _ in record(catalog, images)]
-    back = catalog.embeddings_of(numbers[::-1])
-    kept = np.stack([held.embedding for held in images[::-1]]).astype(np.float16)
-    np.testing.assert_array_equal(back, kept.astype(np.float32))
-    assert back.dtype == np.float32 and catalog.next_unplaced(3)[0] == []
+def test_a_sent_image_whose_file_was_overwritten_stays_sent(catalog):
+    record(catalog, [image("/inbox/a.png", 1)])
+    catalog.begin_pass([1], [], 1000, "test", "2026-01-02T00:00:00Z")
+    record(catalog, [image("/inbox/a.png", 2)])
+    assert counted(catalog) == {SENT: 1, QUEUED: 1}
+    assert_counts_hold(catalog)
+
+
+def test_near_duplicates_share_the_group_of_the_first_of_them(catalog):
+    record(catalog, [image("/inbox/%d.png" % number, number) for number in range(5)])
+    catalog.join_twins([(2, 1)])
+    catalog.join_twins([(4, 2), (5, 3)])
+    assert [catalog.rows([number])[number].twin for number in range(1, 6)] == [1, 1, 3, 1, 3]
+    assert catalog.twins_of(2) == [1, 4] and catalog.twins_of(3) == [5]
+
+
+def test_what_was_deleted_stays_known_by_its_content_and_not_by_its_path(catalog):
+    record(catalog, [image("/inbox/a.png", 1), image("/inbox/b.png", 2)])
+    catalog.move("ack", [1])
+    catalog.retire([1, 2])
+    assert counted(catalog) == {DELETED: 1, DROPPED: 1}
+    assert catalog.known([arrival("/inbox/a.png"), arrival("/inbox/b.png", 2)]) == set()
+    assert_counts_hold(catalog)
+
+
+def test_only_what_joins_or_leaves_the_queue_otherwise_than_as_new_disturbs_it(catalog):
+    """New ones are offered to the head of the queue one by one; all others have it read again."""
+    images = [image("/inbox/%d.png" % number, number) for number in range(20)]
+    record(catalog, images)
+    wait(catalog, image("/inbox/hot.png", 50))
+    record(catalog, [image("/inbox/hot.png", 50)])
+    assert not catalog.disturbed and catalog.take_disturbed() == set()
+    cluster = catalog.rows([3])[3].cluster
+    for change in (lambda: catalog.mark_missing([3], exists=lambda path: False),
+                   lambda: catalog.known([arrival("/inbox/2.png", 2)]),
+                   lambda: record(catalog, [image("/inbox/2.png", 60)]),
+                   lambda: record(catalog, [image("/inbox/2.png", 2)]),
+                   lambda: catalog.move("hold", [3]), lambda: catalog.move("release", [3]),
+                   lambda: catalog.begin_pass([3], [], 1000, "test", "2026-01-02T00:00:00Z")):
+        change()
+        assert catalog.disturbed and catalog.take_disturbed() == {cluster}
+
+
+# ---- a damaged one -------------------------------------------------------------------------------
+
+def test_a_damaged_catalog_is_set_aside_and_made_anew(path, caplog):
+    with open(path, "wb") as stream:
+        stream.write(b"text, no database" * 100)
+    with open_or_rebuild(path, SPACE, lambda doing, allow_s: None) as catalog:
+        assert counted(catalog) == {} and len(record(catalog, [image("/inbox/a.png", 1)])) == 1
+    with open(path + ".damaged-1", "rb") as stream:
+        assert stream.read() == b"text, no database" * 100
+    assert "CatalogDamaged: catalog %s: is damaged" % path in caplog.text
+
+
+def test_a_catalog_that_is_not_ours_is_never_set_aside(path):
+    Catalog(path, "other/net@0").close()
+    with pytest.raises(UserError, match="other/net@0"):
+        open_or_rebuild(path, SPACE, lambda doing, allow_s: None)
+    assert os.listdir(os.path.dirname(path)) == ["catalog.sqlite"]
 
 
 # ---- images that wait to be embedded -------------------------------------------------------------
@@ -492,8 +273,8 @@ def waiting_paths(catalog, after=0):
 def test_an_image_that_waits_is_known_counted_and_not_in_the_queue(catalog, path):
     wait(catalog, image("/inbox/a.png", 1), image(NOT_UTF8, 2))
     for opened in (catalog, Catalog(path, SPACE)):
-        assert opened.counts == {QUEUED: 0, WAITING: 2, MISSING: 0, "refused": 0}
-        assert opened.queued_bytes == 0
+        assert counted(opened) == {WAITING: 2}
+        assert opened.sizes[QUEUED] == 0
         assert opened.known([arrival("/inbox/a.png")]) == {"/inbox/a.png"}
         assert waiting_paths(opened) == [["/inbox/a.png"], [NOT_UTF8]]
         assert len(opened.candidates(0, 10)) == len(opened.far_candidates(10)) == 0
@@ -507,7 +288,7 @@ def test_an_image_that_waited_is_new_to_the_queue_once_it_is_embedded(catalog):
     late = image("/inbox/b.png", 2)._replace(captured_at="2026-02-02T00:00:00Z", width=48)
     added = record(catalog, [late, image("/inbox/c.png", 3)])
     assert [(number, row) for number, row in added] == [(2, 0), (3, 1)]  # in order of arrival
-    assert catalog.counts == {QUEUED: 2, WAITING: 1, MISSING: 0, "refused": 0}
+    assert counted(catalog) == {QUEUED: 2, WAITING: 1}
     assert catalog.rows([2])[2].captured_at == "2026-02-02T00:00:00Z"
     np.testing.assert_array_equal(
         catalog.embeddings_of([2])[0], late.embedding.astype(np.float16).astype(np.float32))
@@ -518,11 +299,11 @@ def test_an_image_that_waited_is_new_to_the_queue_once_it_is_embedded(catalog):
 def test_known_content_does_not_wait_whatever_the_heat(catalog):
     (number, _), = record(catalog, [image("/inbox/a.png", 1)])
     assert not wait(catalog, image("/inbox/copy.png", 1))
-    assert catalog.counts == {QUEUED: 1, WAITING: 0, MISSING: 0, "refused": 0}
+    assert counted(catalog) == {QUEUED: 1}
     catalog.mark_missing([number], exists=lambda path: False)
     wait(catalog, image("/inbox/again.png", 1))
-    assert catalog.rows([number])[number][2:6] == (
-        "/inbox/again.png", 101, "2026-01-01T00:00:00Z", QUEUED)
+    row = catalog.rows([number])[number]
+    assert (row.path, row.bytes, row.state) == ("/inbox/again.png", 101, QUEUED)
     assert_counts_hold(catalog)
 
 
@@ -539,13 +320,13 @@ def test_one_content_under_two_names_waits_once(catalog):
 def test_a_waiting_image_that_is_gone_is_missing_and_waits_again_when_it_is_back(catalog):
     wait(catalog, image("/inbox/a.png", 1))
     assert catalog.mark_missing([1], exists=lambda path: False) == [1]
-    assert catalog.counts == {QUEUED: 0, WAITING: 0, MISSING: 1, "refused": 0}
+    assert counted(catalog) == {MISSING: 1}
     assert not catalog.disturbed  # the queue is none the wiser
     assert catalog.known([arrival("/inbox/a.png")]) == {"/inbox/a.png"}
     assert catalog.counts[WAITING] == 1
     catalog.mark_missing([1], exists=lambda path: False)
     assert [number for number, _ in record(catalog, [image("/inbox/a.png", 1)])] == [1]
-    assert catalog.counts == {QUEUED: 1, WAITING: 0, MISSING: 0, "refused": 0}
+    assert counted(catalog) == {QUEUED: 1}
     assert_counts_hold(catalog)
 
 
@@ -554,13 +335,14 @@ def test_a_waiting_image_whose_file_is_overwritten_goes_by_its_other_path_or_is_
     record(catalog, [image("/inbox/a.png", 2)])
     assert catalog.counts[WAITING] == 1 and waiting_paths(catalog) == [["/inbox/b.png"]]
     wait(catalog, image("/inbox/b.png", 3))
-    assert catalog.counts == {QUEUED: 1, WAITING: 1, MISSING: 1, "refused": 0}
+    assert counted(catalog) == {QUEUED: 1, WAITING: 1, MISSING: 1}
     record(catalog, [], [refusal("/inbox/b.png")])  # of other content than the one that waited
-    assert catalog.counts == {QUEUED: 1, WAITING: 0, MISSING: 2, "refused": 1}
+    assert counted(catalog) == {QUEUED: 1, MISSING: 2, "refused": 1}
     assert_counts_hold(catalog)
 
 
-@pytest.mark.parametrize("code, missing", [("damaged", 0), ("quarantined", 0), ("vanished", 1)])
+@pytest.mark.parametrize("code, missing", [
+    ("damaged", {}), ("quarantined", {}), ("vanished", {MISSING: 1})])
 def test_a_waiting_image_that_turns_out_to_be_none_is_refused_and_not_missing(
         catalog, code, missing):
     held = image("/inbox/a.png", 1)
@@ -569,7 +351,7 @@ def test_a_waiting_image_that_turns_out_to_be_none_is_refused_and_not_missing(
         record(catalog, [], [Refusal(name, held.arrival.bytes, held.arrival.mtime_ns, code, "why",
                                      "2026-01-01T00:00:00Z")])
         assert_counts_hold(catalog)
-    assert catalog.counts == {QUEUED: 0, WAITING: 1, MISSING: missing, "refused": 2}
+    assert counted(catalog) == dict({WAITING: 1, "refused": 2}, **missing)
     assert waiting_paths(catalog) == [["/inbox/b.png"]]
 
 
@@ -586,9 +368,9 @@ def test_waiting_images_come_in_order_of_arrival_a_part_at_a_time(catalog):
 def test_images_that_wait_are_left_out_when_all_are_placed_anew(catalog):
     record(catalog, [image("/inbox/a.png", 1)])
     wait(catalog, image("/inbox/b.png", 2))
-    catalog.begin_placing("another codebook")
-    images, embeddings = catalog.next_unplaced(10)
-    assert images == [1] and len(embeddings) == 1
+    catalog.begin_placing("another codebook", "a policy", 3, True)
+    images, embeddings, measures = catalog.next_unplaced(10)
+    assert images == [1] and len(embeddings) == 1 and measures == [None]
     catalog.place(images, placement(images))
     assert_counts_hold(catalog)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rover import Rover, drop, picture, until
 
-from jetson_cluster import codebook, daemon
+from jetson_cluster import codebook, daemon, loops
 from jetson_cluster.errors import UserError, WorldError
 
 
@@ -213,7 +213,7 @@ def test_a_file_that_ends_the_program_is_given_up_after_three_tries(rover):
         "    return load(path, *rest)\n"
         "frame.load = deadly\n"
         "with daemon.Daemon(config.load(sys.argv[1]), environment={}) as opened:\n"
-        "    daemon.once(opened, threading.Event())\n")
+        "    loops.once(opened, threading.Event())\n")
     codes = [subprocess.call([sys.executable, "-c", script, str(rover.config)]) for _ in range(4)]
     assert codes == [139, 139, 139, 0]
     assert rover.names() == ["innocent.png"]
@@ -230,7 +230,7 @@ def test_a_network_that_fails_blames_no_file(rover):
         with daemon.Daemon(rover.settings(), environment={}) as opened:
             opened._pipeline.embedder._embed = broken
             with pytest.raises(WorldError):
-                daemon.once(opened, threading.Event())
+                loops.once(opened, threading.Event())
     rover.once()
     assert rover.names() == ["a.png"]
 
@@ -247,7 +247,7 @@ def test_killing_the_daemon_while_it_reads_blames_no_file_for_long(rover):
         "    os._exit(137)\n"
         "frame.load = killed\n"
         "with daemon.Daemon(config.load(sys.argv[1]), environment={}) as opened:\n"
-        "    daemon.once(opened, threading.Event())\n")
+        "    loops.once(opened, threading.Event())\n")
     for _ in range(3):
         assert subprocess.call([sys.executable, "-c", script, str(rover.config)]) == 137
     rover.once()
@@ -261,7 +261,7 @@ def test_an_image_whose_embedding_is_no_number_is_refused_alone(rover):
         inner = opened._pipeline.embedder._embed
         opened._pipeline.embedder._embed = lambda frames: np.where(
             np.arange(len(frames))[:, None] == 1, np.nan, inner(frames)).astype(np.float32)
-        daemon.once(opened, threading.Event())
+        loops.once(opened, threading.Event())
     assert len(rover.queue()) == 2
     assert [refusal["code"] for refusal in rover.status()["refusals"]] == ["not_finite"]
 
@@ -276,7 +276,7 @@ def test_a_catalog_that_cannot_be_written_blames_no_file(rover):
         with daemon.Daemon(rover.settings(), environment={}) as opened:
             opened._ingest._write = full
             with pytest.raises(sqlite3.OperationalError):
-                daemon.once(opened, threading.Event())
+                loops.once(opened, threading.Event())
     rover.once()
     assert rover.names() == ["a.png"]
 
@@ -375,7 +375,7 @@ def test_systemd_hears_ready_then_watchdog_then_stopping(rover, tmp_path):
         ear.bind(address)
         ear.settimeout(5)
         with daemon.Daemon(rover.settings(), environment={"NOTIFY_SOCKET": address}) as opened:
-            daemon.once(opened, threading.Event())
+            loops.once(opened, threading.Event())
         heard = b""
         with contextlib.suppress(socket.timeout):
             while b"STOPPING" not in heard:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rover import Rover, drop, until
 
-from jetson_cluster import codebook, daemon
+from jetson_cluster import codebook, daemon, loops
 from jetson_cluster.clocks import boot_identity
 from jetson_cluster.daemon import GPU_REST_S
 from jetson_cluster.embedder import tensorrt
@@ -62,7 +62,7 @@ def test_the_queue_is_the_same_whether_gpu_or_processor_finds_the_centroids(rove
     recipe = "recipe=%s" % (rover.folder / "recipe.yaml")
     with fake_jetson.jetson() as machine:
         with daemon.Daemon(rover.settings("embedder=tensorrt", recipe), environment={}) as opened:
-            daemon.once(opened, threading.Event())
+            loops.once(opened, threading.Event())
         lookups = [detail for name, detail in machine.calls
                    if name == "launch" and "nearest" in str(detail)]
         assert lookups
@@ -163,7 +163,7 @@ def test_after_six_hours_on_the_processor_the_gpu_is_tried_again(rover, on_the_g
             clock.s += GPU_REST_S
             opened.step()
             with pytest.raises(GpuLost, match="stood in"):
-                daemon.run(opened, threading.Event())
+                loops.run(opened, threading.Event())
     with fake_jetson.jetson() as machine:
         with daemon.Daemon(on_the_gpu, environment={}, monotonic=clock) as opened:
             assert machine.count("make_context") == 1

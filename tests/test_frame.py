@@ -501,6 +501,102 @@ def test_to_identify_a_file_refuses_what_its_header_shows(put):
         assert caught.value.code == code
 
 
+# ---- what else is made of the pixels ---------------------------------------------------------
+
+
+@pytest.fixture
+def shown(put):
+    """What `examine` is shown of a file, as an image of its own, and the frame."""
+    def show(content, width=8, height=8, limits=Limits()):
+        seen = []
+        result = load(put(content), width, height, limits,
+                      examine=lambda image: seen.append(image.copy()) or "looked")
+        assert result.examined == "looked" and len(seen) == 1
+        return seen[0], result
+
+    return show
+
+
+@pytest.mark.parametrize("image_format, mode, pixels, options", LOSSLESS)
+def test_the_whole_image_is_shown_before_it_is_squeezed(image_format, mode, pixels, options, shown):
+    image, result = shown(saved(Image.fromarray(pixels).convert(mode), image_format, **options))
+    assert image.mode in ("L", "RGB") and result.pixels.shape == (8, 8, 3)
+    expected = pixels if pixels.ndim == 3 else as_rgb(pixels)
+    assert np.array_equal(np.asarray(image.convert("RGB")), expected)
+
+
+def test_what_is_transparent_is_shown_as_such(shown):
+    see_through = quadrants((255, 255, 255, 0), (255, 255, 255, 255), (255, 0, 0, 128),
+                            (0, 255, 0, 255)).astype(np.uint8)
+    for image_format in ("PNG", "TIFF"):
+        image, _ = shown(saved(Image.fromarray(see_through), image_format))
+        assert image.mode == "RGBA" and np.array_equal(np.asarray(image), see_through)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF"])
+def test_the_image_is_shown_upright(image_format, orientation, shown):
+    options = {"tiffinfo": {0x0112: orientation}} if image_format == "TIFF" else {
+        "exif": b"Exif\0\0" + exif(orientation)}
+    if image_format == "JPEG":
+        options.update(quality=95, subsampling=0)
+    image, result = shown(saved(Image.fromarray(COLOURS), image_format, **options),
+                          *((HEIGHT, WIDTH) if orientation > 4 else (WIDTH, HEIGHT)))
+    assert image.size == (result.width, result.height)
+    assert np.array_equal(np.asarray(image), result.pixels)  # nothing was left to squeeze
+
+
+def test_a_jpeg_is_shown_at_the_size_at_which_it_is_decoded(shown):
+    image, result = shown(saved(Image.fromarray(COLOURS).resize((800, 400)), "JPEG"), 80, 40)
+    assert (result.width, result.height) == (800, 400) and image.size == (200, 100)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_of_a_huge_image_evenly_spread_pixels_are_shown(orientation, shown, monkeypatch):
+    content = saved(Image.fromarray(COLOURS).resize((400, 200), Image.NEAREST), "PNG",
+                    exif=b"Exif\0\0" + exif(orientation))
+    monkeypatch.setattr(frame, "EXAMINED_PIXELS", 5000)
+    image, result = shown(content)
+    assert (result.width, result.height) == ((200, 400) if orientation == 6 else (400, 200))
+    assert sorted(image.size) == [50, 100]
+    corners = np.asarray(image)[[0, 0, -1, -1], [0, -1, 0, -1]].tolist()
+    expected = [(255, 0, 0), (0, 200, 0), (10, 20, 250), (255, 255, 255)]
+    if orientation == 6:
+        expected = [expected[place] for place in (2, 0, 3, 1)]
+    assert corners == [list(colour) for colour in expected]
+
+
+def test_to_look_at_an_image_changes_nothing_of_its_frame(put):
+    for content in (saved(Image.fromarray(COLOURS), "PNG"), saved(Image.fromarray(GREYS), "JPEG")):
+        path = put(content)
+        plain, looked = load(path, 8, 8), load(path, 8, 8, examine=lambda image: image.size)
+        assert plain.examined is None and looked.examined == (WIDTH, HEIGHT)
+        assert np.array_equal(plain.pixels, looked.pixels)
+        assert plain[:5] == looked[:5]
+
+
+@pytest.mark.parametrize("error", [ValueError("no preview"), MemoryError(), KeyError("x\ny")])
+def test_an_image_whose_examination_fails_is_still_a_good_image(error, put, caplog):
+    def fail(_image):
+        raise error
+
+    path = put(saved(Image.fromarray(COLOURS), "PNG"))
+    result = load(path, WIDTH, HEIGHT, examine=fail)
+    assert result.examined is None and np.array_equal(result.pixels, COLOURS)
+    record, = caplog.records
+    assert record.levelname == "WARNING" and record.getMessage().startswith(
+        "ExamineFailed: " + path) and type(error).__name__ in record.getMessage()
+    assert "\n" not in record.getMessage()
+
+
+def test_an_interrupt_while_an_image_is_examined_is_no_failure_of_it(put):
+    def interrupt(_image):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load(put(saved(Image.fromarray(COLOURS), "PNG")), 8, 8, examine=interrupt)
+
+
 # ---- files that are no images ----------------------------------------------------------------
 
 

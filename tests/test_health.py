@@ -4,12 +4,14 @@ import json
 import logging
 import os
 import socket
+import sqlite3
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jetson_cluster import health
+from statuses import AT_WORK as STATUS
+from jetson_cluster import health, prom
 from jetson_cluster.errors import UserError
 
 
@@ -81,20 +83,6 @@ JSON = st.recursive(
     max_leaves=10)
 
 
-STATUS = {
-    "written_at": "2024-05-01T10:00:00Z", "running": True, "process": 7, "version": "1",
-    "embedder": "onnxruntime", "space": "tiny/pooled@0",
-    "gpu": {"given_up": False, "lost_of_late": 0},
-    "codebook": {"path": "/c", "error": "", "clusters": 3}, "policy": {"path": "/p", "error": ""},
-    "images": {"queued": 1, "waiting": 2, "missing": 0}, "queued_bytes": 5, "files_refused": 1,
-    "heat": {"level": "warm", "hottest_c": 82.5, "zones": {"CPU-therm": 82.5}},
-    "power_mw": {"POM_5V_IN": 5120}, "gpu_load": 0.5,
-    "inbox": {"path": "/i", "available": True, "watched": True, "ready": 0, "settling": 0},
-    "placing_anew": {"done": 0, "total": 0}, "images_per_s": 0, "ms_per_image": {"decode": 1.5},
-    "disk": {"free_bytes": 1, "total_bytes": 2}, "last_error": {"at": "", "what": ""},
-    "refusals": [{"path": "/i/x", "code": "c", "reason": "r", "refused_at": "t"}]}
-
-
 @settings(deadline=None, max_examples=50, database=None)
 @given(more=st.dictionaries(st.text(max_size=5).filter(lambda key: key not in STATUS), JSON,
                             max_size=5))
@@ -126,10 +114,14 @@ def test_a_status_that_is_not_there_or_damaged_is_named(tmp_path, content):
 
 @pytest.mark.parametrize("change, told", [
     (None, "the whole"), ([], "the whole"), ({"images": None}, "'images'"),
-    ({"images": {"queued": 1, "missing": 0}}, "'images.waiting'"),
+    ({"images": dict(STATUS["images"], held="5")}, "'images.held'"),
+    ({"bytes": {}}, "'bytes.queued'"),
     ({"heat": {"level": "hot", "hottest_c": "91", "zones": {}}}, "'heat.hottest_c'"),
     ({"gpu_load": []}, "'gpu_load'"), ({"codebook": "none"}, "'codebook'"),
-    ({"queued_bytes": "5"}, "'queued_bytes'"), ({"ms_per_image": {"x": "1"}}, "'ms_per_image.x'"),
+    ({"paused": True}, "'paused'"), ({"previews": {"made": 0}}, "'previews.mean_bytes'"),
+    ({"policy": dict(STATUS["policy"], unknown_targets=[1])}, "'policy.unknown_targets.0'"),
+    ({"inbox_disk": {"free_bytes": "", "total_bytes": None}}, "'inbox_disk.free_bytes'"),
+    ({"ms_per_image": {"x": "1"}}, "'ms_per_image.x'"),
     ({"last_error": "text"}, "'last_error'"), ({"refusals": {}}, "'refusals'"),
     ({"refusals": [{"path": "/x"}]}, "'refusals.0.code'"), ({"inbox": [1]}, "'inbox'")])
 def test_a_status_of_another_shape_is_refused_in_one_line(tmp_path, change, told):
@@ -161,3 +153,101 @@ def test_a_status_that_cannot_be_written_leaves_the_old_one(tmp_path):
 def test_the_disk_has_room_and_a_size(tmp_path):
     disk = health.disk_of(str(tmp_path))
     assert 0 <= disk["free_bytes"] <= disk["total_bytes"] and disk["total_bytes"] > 0
+
+
+def test_a_disk_that_is_not_there_has_neither(tmp_path):
+    assert health.disk_of(str(tmp_path / "absent")) == {"free_bytes": None, "total_bytes": None}
+
+
+# ---- when it is told -----------------------------------------------------------------------------
+
+class Rover:
+    """A reporter over a folder, with a clock, and what it was asked for."""
+
+    def __init__(self, folder):
+        self.folder, self.now_s, self.asked = folder, 1000.0, 0
+        self.reporter = self.start()
+
+    def start(self):
+        return health.Reporter(str(self.folder / "status.json"), str(self.folder / "status.prom"),
+                               health.Notifier({}), lambda: self.now_s, lambda: "at %g" % self.now_s)
+
+    def tell(self, **more):
+        """Whether the files were written in this turn."""
+        before = self.asked
+
+        def status():
+            self.asked += 1
+            return dict(STATUS, process=self.asked)
+
+        self.reporter.tell("all is well", status, **more)
+        return self.asked > before
+
+
+@pytest.fixture
+def rover(tmp_path):
+    return Rover(tmp_path)
+
+
+def test_both_files_are_written_together_and_say_the_same(rover):
+    assert rover.tell()
+    status = health.read_status(str(rover.folder / "status.json"))
+    assert status["process"] == 1
+    assert (rover.folder / "status.prom").read_text() == prom.text(status)
+
+
+def test_an_idle_daemon_writes_once_a_minute_and_a_busy_one_every_few_seconds(rover):
+    assert rover.tell() and not rover.tell()
+    written = []
+    for second in range(180):
+        rover.now_s += 1
+        rover.reporter.changed = second >= 120 or rover.reporter.changed
+        written += [second] if rover.tell() else []
+    assert written[:2] == [59, 119] and written[2:] == list(range(124, 180, 5))
+    assert rover.tell(at_once=True)
+
+
+def test_a_status_that_cannot_be_written_is_said_once_and_tried_again(rover, caplog):
+    (rover.folder / "status.prom").mkdir()
+    for _ in range(3):
+        rover.now_s += 60
+        assert rover.tell()
+    assert caplog.text.count("StatusNotWritten: ") == 1
+    assert rover.reporter.last_error["what"].startswith("StatusNotWritten: ")
+    assert rover.reporter.last_error["at"] == "at 1060"
+    (rover.folder / "status.prom").rmdir()
+    rover.now_s += 60
+    assert rover.tell() and (rover.folder / "status.prom").exists()
+    (rover.folder / "status.prom").unlink()
+    (rover.folder / "status.prom").mkdir()
+    rover.now_s += 60
+    rover.tell()
+    assert caplog.text.count("StatusNotWritten: ") == 2
+
+
+def test_a_catalog_that_cannot_be_asked_stops_nothing(rover, caplog):
+    def status():
+        raise sqlite3.OperationalError("disk I/O error")
+
+    rover.reporter.tell("all is well", status)
+    assert "StatusNotWritten: " in caplog.text and "disk I/O error" in caplog.text
+
+
+def test_an_error_keeps_the_time_it_was_first_seen(rover):
+    rover.reporter.note("A: b")
+    rover.now_s += 50
+    rover.reporter.note("A: b")
+    assert rover.reporter.last_error == {"at": "at 1000", "what": "A: b"}
+    rover.reporter.note("C: d")
+    assert rover.reporter.last_error == {"at": "at 1050", "what": "C: d"}
+
+
+def test_the_rate_is_that_of_the_last_minute_or_since_the_start(rover):
+    rover.now_s += 10
+    rover.reporter.count(20)
+    assert rover.reporter.images_per_s == 2
+    rover.now_s += 100
+    rover.reporter.count(30)
+    assert rover.reporter.images_per_s == 0.5
+    rover.now_s += 61
+    assert rover.reporter.images_per_s == 0

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jetson_cluster import config, daemon, frame, heat
+from jetson_cluster import config, daemon, frame, heat, loops
 from jetson_cluster.errors import WorldError
 from jetson_cluster.verbs.status import describe
 from jetson_cluster.walker import look
@@ -247,7 +247,7 @@ def test_bad_files_are_refused_in_the_heat_as_far_as_their_header_shows(rover):
 
 KILLER = """
 import os, sys
-from jetson_cluster import config, daemon, frame
+from jetson_cluster import config, daemon, frame, loops
 load = frame.load
 def deadly(path, *rest):
     if "killer" in path: os._exit(139)
@@ -520,11 +520,11 @@ def test_once_waits_until_it_has_cooled(rover, caplog):
     began = rover.now
     with rover.daemon() as opened:
         opened.wake = Clock(rover, lambda now: now > began + 300 and rover.temperature(40))
-        daemon.once(opened, threading.Event())
+        loops.once(opened, threading.Event())
     assert rover.names() == some("a", 20)
-    said = [record.getMessage() for record in caplog.records if "StillHot" in record.getMessage()]
+    said = [record.getMessage() for record in caplog.records if "StillHeldUp" in record.getMessage()]
     assert 4 <= len(said) <= 5  # once a minute
-    assert said[0] == "StillHot: hot: 92.0 C in GPU-therm; embedding stopped, 20 images wait"
+    assert said[0] == "StillHeldUp: hot: 92.0 C in GPU-therm; embedding stopped, 20 images wait"
 
 
 class Running(Clock):
@@ -544,11 +544,11 @@ def test_once_says_of_a_second_heat_as_of_the_first_that_it_lasts(rover, caplog)
 
     with rover.daemon() as opened:
         opened.wake = Running(rover, weather)
-        daemon.once(opened, threading.Event())
+        loops.once(opened, threading.Event())
     said = [record.getMessage() for record in caplog.records
-            if record.getMessage().startswith(("StillHot", "HeatLevelChanged"))]
+            if record.getMessage().startswith(("StillHeldUp", "HeatLevelChanged"))]
     assert [words.split(":")[0] for words in said] == [
-        "HeatLevelChanged", "StillHot", "HeatLevelChanged", "StillHot"]
+        "HeatLevelChanged", "StillHeldUp", "HeatLevelChanged", "StillHeldUp"]
     assert rover.names() == some("a", 20 * BATCH)
 
 
@@ -559,13 +559,13 @@ def test_once_gives_up_after_ten_minutes_of_heat_and_loses_nothing(rover, caplog
     with rover.daemon() as opened:
         opened.wake = Clock(rover)
         with pytest.raises(WorldError) as error:
-            daemon.once(opened, threading.Event())
+            loops.once(opened, threading.Event())
     assert "too hot for 10 minutes" in str(error.value) and "20 images wait" in str(error.value)
     assert "\n" not in str(error.value) and 600 <= rover.now - began < 620
     assert rover.status()["images"]["waiting"] == 20
     rover.temperature(30)
     with rover.daemon() as opened:
-        daemon.once(opened, threading.Event())
+        loops.once(opened, threading.Event())
     assert rover.names() == some("a", 20)
 
 
@@ -576,7 +576,7 @@ def test_once_that_is_stopped_in_the_heat_ends_at_once(rover):
     with rover.daemon() as opened:
         began = rover.now
         opened.wake = Clock(rover, lambda now: now > began + 5 and stop.set())
-        daemon.once(opened, stop)
+        loops.once(opened, stop)
     assert rover.status()["images"]["waiting"] == 1 and not rover.begun
 
 
@@ -592,7 +592,7 @@ def test_once_does_not_wait_for_an_image_that_cannot_be_examined(rover):
     stop, began = threading.Event(), rover.now
     with rover.daemon() as opened:
         opened.wake = Clock(rover, lambda now: now > began + 300 and stop.set())
-        daemon.once(opened, stop)
+        loops.once(opened, stop)
         assert not stop.is_set() and rover.counts() == (1, 1, 0)
 
 

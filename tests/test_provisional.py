@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ranking_cases import terms_for
 from jetson_cluster import provisional, ranking
 from jetson_cluster.codebook import normalise
 from jetson_cluster.provisional import LEAST_REACH, MOST_GROUPS, Groups
@@ -89,13 +90,13 @@ def test_copies_of_one_scene_found_one_group():
 def test_where_an_image_is_placed(seed, count):
     embeddings = stream(seed, count, 8, 0.4)
     groups = provisional.admit(NONE, embeddings)
-    placed = provisional.place(groups, embeddings)
-    found = placed.assessment
+    found = provisional.place(groups, embeddings)
     away = distances(normalise(embeddings), groups.leaders)
     np.testing.assert_allclose(
         away[np.arange(count), found.cluster], away.min(axis=1), rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(found.distance, away.min(axis=1), rtol=1e-3, atol=1e-6)
-    assert ((placed.interest >= 0.5) & (placed.interest <= 1)).all()
+    interest = provisional.interest(found.novelty)
+    assert ((interest >= 0.5) & (interest <= 1)).all()
     assert not found.far.any() and (found.soft_weight == [1, 0, 0, 0]).all()
     for values in found:
         assert len(values) == count and not np.isnan(values).any()
@@ -103,12 +104,12 @@ def test_where_an_image_is_placed(seed, count):
 
 def test_every_group_is_heard_once_before_any_is_heard_twice():
     embeddings = stream(3, 500, 32, 0.2)
-    groups = provisional.admit(NONE, embeddings)
-    placed = provisional.place(groups, embeddings)
-    ranked = ranking.order(
-        ranking.candidates_of(list(range(500)), placed, list(range(500))),
-        np.ones(MOST_GROUPS), 500)
-    present = len(np.unique(placed.assessment.cluster))
+    placed = provisional.place(provisional.admit(NONE, embeddings), embeddings)
+    made = np.zeros(500, ranking.CANDIDATE)
+    made["image"], made["interest"] = np.arange(500), provisional.interest(placed.novelty)
+    for name in ("cluster", "ratio", "far", "soft_index", "soft_weight"):
+        made[name] = getattr(placed, name)
+    present = len(np.unique(placed.cluster))
     assert present > 5
-    head = [placed.assessment.cluster[place.image] for place in ranked[:present]]
-    assert len(set(head)) == present
+    ranked = ranking.order(made, terms_for(MOST_GROUPS), present)
+    assert len({placed.cluster[place.image] for place in ranked}) == present

@@ -1,89 +1,20 @@
 """What is sent first: a total order, the same every time, mixed, and true to the weights."""
 
+import collections
 import math
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ranking_cases import alike, beside_another_kind, candidates, terms_for, terrain
 
-from jetson_cluster import codebook, ranking
-from jetson_cluster.codebook import NEIGHBOURS, QUANTILE_POINTS, Codebook
-from jetson_cluster.ranking import CANDIDATE, Placement, Pool, Ranked
-from jetson_cluster.records import Row
+from jetson_cluster import ranking
+from jetson_cluster.ranking import AGED, CANDIDATE, FAR, PIN, Ranked
+from jetson_cluster.scoring import Resemblance
 
 QUICK = settings(deadline=None, max_examples=50, database=None)
 SEEDS = st.integers(0, 2 ** 31)
-
-
-def candidates(seed, count, clusters, skew=0.0, hard=False, far_share=0.1, coarse=False):
-    """CANDIDATE [count] over clusters of sizes 1 / rank^skew; hard: each in one cluster only."""
-    random = np.random.RandomState(seed)
-    share = 1 / np.arange(1, clusters + 1) ** skew
-    made = np.zeros(count, CANDIDATE)
-    made["image"] = np.arange(1, count + 1)
-    made["cluster"] = random.choice(clusters, count, p=share / share.sum())
-    made["interest"] = random.uniform(size=count) ** 2
-    if coarse:  # many images of the very same worth
-        made["interest"] = np.round(made["interest"], 1)
-    made["ratio"] = random.uniform(0.3, 1.2, count)
-    made["far"] = random.uniform(size=count) < far_share
-    made["ratio"][made["far"]] += 1
-    made["interest"][made["far"]] *= 0.5
-    made["soft_index"][:] = made["cluster"][:, None]
-    made["soft_weight"][:, 0] = 1
-    if not hard and clusters > NEIGHBOURS:
-        made["soft_index"][:, 1:] = (made["cluster"][:, None] + np.arange(1, NEIGHBOURS)) % clusters
-        others = np.sort(random.uniform(size=(count, NEIGHBOURS - 1)) ** 4)[:, ::-1]
-        made["soft_weight"][:, 1:] = others.astype(np.float16)
-        made["soft_weight"] /= np.linalg.norm(made["soft_weight"], axis=1)[:, None]
-    return made
-
-
-# ---- the measured forms, in numbers worked out by hand -----------------------------------------
-
-def alike(count, interest=1.0):
-    """CANDIDATE [count], images 1, 2, ... that belong to cluster 0 and to no other."""
-    made = np.zeros(count, CANDIDATE)
-    made["image"] = np.arange(1, count + 1)
-    made["interest"], made["ratio"] = interest, 1
-    made["soft_weight"][:, 0] = 1
-    return made
-
-
-def test_interest_is_six_tenths_novelty_and_four_tenths_representative():
-    zeros, novelty = np.zeros(4), np.array([1, 0, 1, 0.5])
-    representative = np.array([0, 1, 1, 0.25])
-    found = codebook.Assessment(
-        zeros, zeros, zeros, zeros, zeros, novelty, representative, zeros, zeros)
-    assert ranking.interest(found).tolist() == pytest.approx([0.6, 0.4, 1.0, 0.4])
-
-
-def test_each_image_of_the_same_kind_ahead_leaves_three_tenths_of_the_score():
-    ranked = ranking.order(alike(4), np.array([2.0]), 4)
-    assert [row.score for row in ranked] == pytest.approx([2.0, 0.6, 0.18, 0.054])
-    assert [row.kin for row in ranked] == [0, 1, 2, 3]
-
-
-def test_an_image_half_of_the_kind_ahead_is_discounted_half_in_the_logarithm():
-    made = alike(2)
-    made["soft_weight"][1, 0] = 0.5
-    made["interest"][1] = 0.9
-    ranked = ranking.order(made, np.array([1.0]), 2)
-    assert ranked[1].score == pytest.approx(0.9 * 0.5477226)  # the root of 0.3
-
-
-def test_the_tenth_and_the_twentieth_place_and_no_other_go_to_far_images():
-    made = alike(40)
-    made["far"][30:] = True
-    made["ratio"][30:] = np.arange(12, 2, -1)  # image 40 is the nearest, then 39
-    made["interest"][30:] = 1e-8
-    made["soft_weight"][30:] = 0
-    made["soft_weight"][:30] = 0
-    ranked = ranking.order(made, np.array([1.0]), 25)
-    assert [place for place, row in enumerate(ranked, 1) if row.by_far_slot] == [10, 20]
-    assert [ranked[9].image, ranked[19].image] == [40, 39]
-    assert [row.image for row in ranked[:9]] == list(range(1, 10))
 
 
 def images_of(ranked):
@@ -94,50 +25,261 @@ def with_image(made, ranked):
     return made[np.array(images_of(ranked)) - 1]
 
 
+# ---- the measured forms, in numbers worked out by hand -----------------------------------------
+
+def test_each_image_of_the_same_kind_ahead_leaves_three_tenths_of_the_score():
+    ranked = ranking.order(beside_another_kind(alike(4)), terms_for(
+        2, weights=np.array([2.0, 1.0])), 4)
+    assert [row.score for row in ranked] == pytest.approx([2.0, 0.6, 0.18, 0.054])
+    assert [row.kin for row in ranked] == [0, 1, 2, 3]
+
+
+def test_an_image_half_of_the_kind_ahead_is_discounted_half_in_the_logarithm():
+    made = alike(2)
+    made["soft_weight"][1, 0] = 0.5
+    made["interest"][1] = 0.9
+    ranked = ranking.order(beside_another_kind(made), terms_for(2), 2)
+    assert ranked[1].score == pytest.approx(0.9 * 0.5477226)  # the root of 0.3
+
+
+def test_images_on_the_ground_count_against_their_kind_as_those_ahead_do():
+    made = alike(3)
+    made["cluster"][2], made["soft_index"][2], made["interest"][2] = 1, 1, 0.5
+    ranked = ranking.order(beside_another_kind(made), terms_for(
+        2, on_ground=np.array([1.75, 0.25])), 3)
+    assert images_of(ranked) == [3, 1, 2]
+    # What every kind has, 0.25 at first and then 1.25, counts nothing.
+    assert [row.score for row in ranked] == pytest.approx([0.5, 0.3 ** 0.5, 0.3 ** 1.5])
+    assert [row.kin_on_ground for row in ranked] == [0.25, 1.75, 1.75]
+    assert [row.kin for row in ranked] == [0, 0, 1]
+    assert [row.common for row in ranked] == [0.25, 1.25, 1.25]
+
+
+def test_what_every_kind_has_ahead_of_it_counts_nothing():
+    """An image of two kinds is not behind one of a single kind, however many were sent of all."""
+    made = alike(3)
+    made["cluster"] = made["soft_index"][:, 0] = [0, 1, 0]
+    made["soft_index"][2, 1], made["soft_weight"][2, :2] = 1, 0.7
+    made["interest"] = [0.8, 0.8, 0.9]
+    for on_ground in (0, 3, 1000):
+        ranked = ranking.order(made, terms_for(2, on_ground=np.full(2, float(on_ground))), 3)
+        assert images_of(ranked) == [3, 1, 2]
+        assert [row.score for row in ranked] == pytest.approx([0.9, 0.8, 0.8])
+
+
+def test_an_image_that_is_partly_of_a_kind_that_never_comes_is_not_ahead_for_that():
+    made = alike(2)
+    made["interest"] = [0.8, 0.9]
+    made["soft_index"][0, 1], made["soft_weight"][0, :2] = 1, 0.7  # of cluster 1 there is no image
+    for on_ground in (0.0, 5.0, 1000.0):
+        ranked = ranking.order(made, terms_for(2, on_ground=np.array([on_ground, 0])), 2)
+        assert images_of(ranked) == [2, 1]
+        assert [row.score for row in ranked] == pytest.approx([0.9, 0.8])
+
+
+def test_a_kind_of_which_none_is_left_does_not_say_what_every_kind_has():
+    made = alike(3)
+    made["interest"] = [1, 0.9, 0.8]
+    ranked = ranking.order(made, terms_for(2, on_ground=np.array([5.0, 0.0])), 3)
+    assert [row.score for row in ranked] == pytest.approx([1, 0.9, 0.8])
+    assert [row.common for row in ranked] == [5, 6, 7]
+
+
+def test_of_near_duplicates_all_but_the_first_count_a_quarter_once():
+    made = alike(4)
+    made["soft_weight"] = 0  # nothing but the near-duplicates between them
+    made["interest"] = [0.5, 1, 0.9, 0.3]
+    made["twin"] = [0, 2, 2, 2]
+    ranked = ranking.order(made, terms_for(1, near_duplicate=0.25), 4)
+    assert images_of(ranked) == [2, 1, 3, 4]
+    assert [row.score for row in ranked] == pytest.approx([1, 0.5, 0.225, 0.075])
+    assert [row.duplicate for row in ranked] == [False, False, True, True]
+
+
+def test_the_image_that_others_are_near_duplicates_of_is_one_of_them():
+    made = alike(2)
+    made["soft_weight"] = 0
+    made["interest"], made["twin"] = [0.5, 1], [0, 1]  # as when only the later one was noted
+    ranked = ranking.order(made, terms_for(1, near_duplicate=0.25), 2)
+    assert images_of(ranked) == [2, 1] and ranked[1].score == pytest.approx(0.125)
+    assert ranked[1].duplicate
+
+
+def test_a_near_duplicate_of_an_image_that_was_sent_counts_a_quarter_from_the_start():
+    made = alike(2)
+    made["soft_weight"] = 0
+    made["twin"] = [7, 0]
+    ranked = ranking.order(made, terms_for(1, near_duplicate=0.25, sent_twins=frozenset([7])), 2)
+    assert [(row.image, row.score, row.duplicate) for row in ranked] == [
+        (2, 1, False), (1, 0.25, True)]
+
+
+def test_per_byte_an_image_of_half_the_size_scores_twice():
+    made = alike(2)
+    made["bytes"] = [2000, 1000]
+    ranked = ranking.order(beside_another_kind(made), terms_for(2, per_byte=True), 2)
+    assert images_of(ranked) == [2, 1]
+    assert [row.score for row in ranked] == pytest.approx([1 / 1000, 0.3 / 2000])
+
+
+def test_the_tenth_and_the_twentieth_place_and_no_other_go_to_far_images():
+    made = alike(40)
+    made["far"][30:] = True
+    made["ratio"][30:] = np.arange(12, 2, -1)  # image 40 is the nearest, then 39
+    made["interest"][30:] = 1e-8
+    made["soft_weight"] = 0
+    ranked = ranking.order(made, terms_for(1), 25)
+    assert [place for place, row in enumerate(ranked, 1) if row.slot == FAR] == [10, 20]
+    assert [ranked[9].image, ranked[19].image] == [40, 39]
+    assert images_of(ranked[:9]) == list(range(1, 10))
+
+
+# ---- the whole, for any candidates ---------------------------------------------------------------
+
+def by_the_formula(made, terms, rows):
+    """The order as the description gives it, everything looked at for every place."""
+    left = {int(one["image"]): one for one in made if int(one["image"]) not in terms.held}
+    ahead, before = np.zeros(len(terms.weights)), set(terms.sent_twins)
+    chosen, number = [], terms.places_before
+    pins = collections.deque(pin for pin in terms.pins if pin in left)
+
+    def group(one):
+        return int(one["twin"] or one["image"])
+
+    def kin(one, counts):
+        parts = [counts[index] * float(share)
+                 for index, share in zip(one["soft_index"], one["soft_weight"])]
+        return parts[0] + parts[1] + parts[2] + parts[3]
+
+    def log_score(one):
+        score = np.log(max(float(one["interest"]), 1e-9))
+        weight = terms.weights[one["cluster"]]
+        if weight > 0:
+            score = np.log(weight) + score
+        if terms.per_byte:
+            score -= np.log(float(one["bytes"]))
+        if group(one) in before:
+            score += math.log(terms.near_duplicate)
+        return weight > 0, score + terms.log_discount * kin(one, more)
+
+    def wanted(one):
+        return terms.weights[one["cluster"]] > 0
+
+    while left and len(chosen) < rows:
+        there = [one["soft_index"][0] for one in left.values()
+                 if wanted(one) or not any(map(wanted, left.values()))]
+        counts = terms.on_ground + ahead
+        more = np.maximum(counts - counts[there].min(), 0)
+        slot, which = "", []
+        if pins:
+            slot, which = PIN, [left[pins.popleft()]]
+        elif number % 10 == 9:
+            slot = FAR
+            which = sorted((one for one in left.values()
+                            if one["far"] and one["quality"] >= 0.5 and wanted(one)),
+                           key=lambda one: (one["ratio"], one["image"]))
+        elif ranking.is_aged_place(number, terms.aged_every):
+            slot = AGED
+            which = sorted((one for one in left.values()
+                            if one["image"] <= terms.aged_until and wanted(one)),
+                           key=lambda one: one["image"])
+        if not which:
+            slot = ""
+            which = sorted(left.values(), key=lambda one: (log_score(one), -one["image"]))[::-1]
+        one = which[0]
+        weighted, score = log_score(one)
+        chosen.append(Ranked(int(one["image"]), math.exp(score) if weighted else 0.0,
+                             kin(one, ahead), kin(one, terms.on_ground), slot,
+                             group(one) in before,
+                             kin(one, terms.on_ground) + kin(one, ahead) - kin(one, more)))
+        before.add(group(one))
+        np.add.at(ahead, one["soft_index"], one["soft_weight"].astype(float))
+        number += slot != PIN
+        del left[int(one["image"])]
+    return chosen
+
+
+def some_terms(seed, count, clusters):
+    """Terms in which everything that may be set is set."""
+    random = np.random.RandomState(seed)
+    numbers = random.permutation(count + 2)
+    return terms_for(
+        clusters, weights=random.choice([0, 0.5, 1, 1, 3], clusters).astype(float),
+        on_ground=random.choice([0, 1], clusters) * random.uniform(0, 9, clusters),
+        aged_until=count // 3, aged_every=int(random.choice([0, 2, 5, 7, 20])),
+        near_duplicate=0.25, sent_twins=frozenset(numbers[:count // 10].tolist()),
+        pins=tuple(numbers[-3:].tolist()), held=frozenset(numbers[-5:-2].tolist()),
+        per_byte=bool(random.choice(2)), places_before=int(random.choice([0, 3, 1234567])))
+
+
+@QUICK
+@given(seed=SEEDS, count=st.integers(0, 90), clusters=st.sampled_from([1, 3, 16]),
+       plain=st.booleans())
+def test_the_order_is_that_of_the_formula(seed, count, clusters, plain):
+    made = candidates(seed, count, clusters, coarse=plain, twins=0.4)
+    terms = terms_for(clusters) if plain else some_terms(seed, count, clusters)
+    ranked, expected = ranking.order(made, terms, count), by_the_formula(made, terms, count)
+    assert [(row.image, row.slot, row.duplicate) for row in ranked] == [
+        (row.image, row.slot, row.duplicate) for row in expected]
+    for got, wanted in zip(ranked, expected):
+        assert got.score == pytest.approx(wanted.score, rel=1e-9)
+        assert (got.kin, got.kin_on_ground, got.common) == pytest.approx(
+            (wanted.kin, wanted.kin_on_ground, wanted.common), abs=1e-9)
+
+
+@pytest.mark.parametrize("clusters, hard", [(1, True), (5, False), (40, False)])
+def test_the_order_is_that_of_the_formula_over_many_blocks_of_candidates(clusters, hard):
+    made = candidates(7, 1500, clusters, skew=1.5, hard=hard, twins=0.2)
+    terms = terms_for(clusters, near_duplicate=0.25, aged_until=100, aged_every=20)
+    assert images_of(ranking.order(made, terms, 60)) == images_of(by_the_formula(made, terms, 60))
+
+
 @QUICK
 @given(seed=SEEDS, count=st.integers(1, 120), clusters=st.sampled_from([1, 2, 6, 16]),
        rows=st.integers(1, 150), coarse=st.booleans())
 def test_the_order_is_total_and_does_not_depend_on_how_the_candidates_came(
         seed, count, clusters, rows, coarse):
-    made, weights = candidates(seed, count, clusters, coarse=coarse), np.ones(clusters)
-    ranked = ranking.order(made, weights, rows)
-    assert len(ranked) == len(set(images_of(ranked))) == min(rows, count)
+    made = candidates(seed, count, clusters, coarse=coarse, twins=0.3)
+    terms = some_terms(seed, count, clusters)
+    ranked = ranking.order(made, terms, rows)
+    there = count - len(terms.held & set(made["image"].tolist()))
+    assert len(ranked) == len(set(images_of(ranked))) == min(rows, there)
     random = np.random.RandomState(seed)
     shuffled = random.permutation(np.concatenate([made, made[random.uniform(size=count) < 0.3]]))
-    assert ranking.order(shuffled, weights, rows) == ranked
-    assert ranking.order(made, weights, 10 ** 6)[:rows] == ranked
+    assert ranking.order(shuffled, terms, rows) == ranked
+    assert ranking.order(made, terms, 10 ** 6)[:rows] == ranked
 
 
 @QUICK
 @given(seed=SEEDS, count=st.integers(1, 150), clusters=st.sampled_from([1, 3, 16]))
-def test_along_the_queue_scores_only_fall_but_for_the_places_kept_for_far_images(
-        seed, count, clusters):
-    made = candidates(seed, count, clusters)
-    weights = np.random.RandomState(seed).choice([0, 0.5, 1, 1, 3], clusters).astype(float)
-    ranked = ranking.order(made, weights, count)
+def test_scores_fall_along_the_queue_while_not_every_kind_was_seen(seed, count, clusters):
+    """But for the places that are kept; and later they fall within each round over the kinds."""
+    made = candidates(seed, count, clusters, twins=0.3)
+    ranked = ranking.order(made, some_terms(seed, count, clusters), count)
     assert all(math.isfinite(place.score) and place.score >= 0 for place in ranked)
-    scores = [place.score for place in ranked if not place.by_far_slot]
+    scores = [place.score for place in ranked if not place.slot and place.common == 0]
     assert all(after <= before for before, after in zip(scores, scores[1:]))
 
 
-@QUICK
-@given(seed=SEEDS, count=st.integers(1, 100), clusters=st.sampled_from([1, 3, 16]))
-def test_each_score_is_what_the_formula_gives_for_what_stands_ahead(seed, count, clusters):
-    made, weights = candidates(seed, count, clusters), np.linspace(0.5, 2, clusters)
-    counts = np.zeros(clusters)
-    ranked = ranking.order(made, weights, count)
-    for place, held in zip(ranked, with_image(made, ranked)):
-        kin = (counts[held["soft_index"]] * held["soft_weight"]).sum()
-        assert place.kin == pytest.approx(kin, rel=1e-5, abs=1e-6)
-        assert place.score == pytest.approx(
-            weights[held["cluster"]] * max(held["interest"], 1e-9) * 0.3 ** kin, rel=1e-4)
-        np.add.at(counts, held["soft_index"], held["soft_weight"])
+def test_far_down_the_queue_interest_still_matters():
+    """Once all kinds have many ahead, those of many kinds in part are not simply behind."""
+    made = terrain(3, 64, 0.25, 1, 8000)
+    # Of most kinds that the codebook knows there is nothing here.
+    made = made[(made["cluster"] < 16) & ~made["far"]]
+    made["image"] = np.arange(1, len(made) + 1)
+    interests = with_image(made, ranking.order(made, terms_for(64), 200))["interest"]
+    best_tenth = np.quantile(made["interest"], 0.9)
+    assert (interests[100:] > best_tenth).mean() > 0.6
+    ground = with_image(made, ranking.order(made, terms_for(64, on_ground=np.full(64, 25.0)), 100))
+    assert (ground["interest"] > best_tenth).mean() > 0.8
 
+
+# ---- clusters and their weights ------------------------------------------------------------------
 
 def test_a_cluster_that_dominates_does_not_fill_the_head():
     made = candidates(1, 1000, 10, skew=4, hard=True, far_share=0)
     assert (made["cluster"] == 0).mean() > 0.9
-    head = with_image(made, ranking.order(made, np.ones(10), 10))
+    head = with_image(made, ranking.order(made, terms_for(10), 10))
     present = len(np.unique(made["cluster"]))
     assert len(np.unique(head["cluster"])) >= min(present, 7)
 
@@ -146,18 +288,22 @@ def test_sand_that_is_split_over_five_clusters_still_counts_as_sand():
     made = candidates(2, 60, 8, hard=True, far_share=0)
     sand = made["cluster"] < 5
     made["interest"] = np.where(sand, 0.8, 0.5)
-    apart = with_image(made, ranking.order(made, np.ones(8), 8))
+    apart = with_image(made, ranking.order(made, terms_for(8), 8))
     made["soft_index"][sand] = [0, 1, 2, 3]
     made["soft_weight"][sand] = 0.5
-    together = with_image(made, ranking.order(made, np.ones(8), 8))
+    together = with_image(made, ranking.order(made, terms_for(8), 8))
     assert (apart["cluster"] < 5).sum() == 5 and (together["cluster"] < 5).sum() <= 4
     assert set(together["cluster"][:4]) > {5, 6, 7}
 
 
+@pytest.mark.parametrize("on_ground", [0, 1e7])
 @pytest.mark.parametrize("count", [50, 600])
-def test_weight_nothing_goes_last_however_many_of_another_kind_are_ahead(count):
+def test_weight_nothing_goes_last_however_many_of_another_kind_were_sent_or_are_ahead(
+        count, on_ground):
     made = candidates(3, count, 3, hard=True, far_share=0)
-    ranked = ranking.order(made, np.array([1.0, 0.0, 0.001]), count)
+    terms = terms_for(3, weights=np.array([1.0, 0.0, 0.001]),
+                      on_ground=np.array([on_ground, 0, on_ground]))
+    ranked = ranking.order(made, terms, count)
     clusters = with_image(made, ranked)["cluster"]
     unwanted = (made["cluster"] == 1).sum()
     assert unwanted > 5 and (clusters[-unwanted:] == 1).all()
@@ -170,145 +316,149 @@ def test_weight_nothing_goes_last_however_many_of_another_kind_are_ahead(count):
 def test_weight_ten_goes_first():
     made = candidates(4, 90, 3, hard=True, far_share=0)
     made["interest"] = 0.5
-    head = with_image(made, ranking.order(made, np.array([1.0, 10.0, 1.0]), 3))
+    head = with_image(made, ranking.order(
+        made, terms_for(3, weights=np.array([1.0, 10.0, 1.0])), 3))
     assert head["cluster"].tolist()[:2] == [1, 1]
 
 
 @QUICK
-@given(seed=SEEDS, far_share=st.sampled_from([0.0, 0.02, 0.3]))
-def test_far_images_have_one_place_in_ten_the_nearest_of_them_first(seed, far_share):
-    made = candidates(seed, 120, 6, far_share=far_share)
-    made["interest"][made["far"]] = 0  # none would come on its merits
-    ranked = ranking.order(made, np.ones(6), 40)
-    slots = [place for place, held in enumerate(ranked) if held.by_far_slot]
-    far = made[made["far"]]
-    assert slots == list(range(9, 40, 10))[:len(far)]
-    by_ratio = far["image"][np.lexsort((far["image"], far["ratio"]))]
-    assert [ranked[slot].image for slot in slots] == by_ratio[:len(slots)].tolist()
-    assert not any(made["far"][held.image - 1] for held in ranked if not held.by_far_slot)
+@given(seed=SEEDS, factor=st.sampled_from([1.01, 2, 100]))
+def test_more_weight_brings_no_image_of_its_cluster_further_back(seed, factor):
+    made = candidates(seed, 80, 6, hard=True, far_share=0, twins=0.3)
+    weights = np.random.RandomState(seed).choice([0.2, 1, 3], 6)
+    heavier = weights * np.where(np.arange(6) == 2, factor, 1)
+    before, after = (images_of(ranking.order(made, terms_for(
+        6, weights=held, near_duplicate=0.25), 80)) for held in (weights, heavier))
+    for image in made["image"][made["cluster"] == 2]:
+        assert after.index(image) <= before.index(image)
 
 
-def test_an_empty_catalog_has_an_empty_queue():
-    pool, nothing = Pool(5, 10), np.zeros(0, CANDIDATE)
-    assert ranking.order(nothing, np.ones(5), 10) == []
-    assert pool.order(lambda cluster, limit: nothing, lambda limit: nothing, np.ones(5)) == []
-
-
-# ---- the pool, against ordering everything -------------------------------------------------------
-
-class Store:
-    """Stands for the catalog: gives candidates out as its SQL does."""
-
-    def __init__(self, made):
-        self.made = made
-        self.reads = 0
-
-    def fill(self, cluster, limit):
-        self.reads += 1
-        mine = self.made[self.made["cluster"] == cluster]
-        return mine[np.lexsort((mine["image"], -mine["interest"]))][:limit]
-
-    def fill_far(self, limit):
-        far = self.made[self.made["far"]]
-        return far[np.lexsort((far["image"], far["ratio"]))][:limit]
-
-
-@QUICK
-@given(seed=SEEDS, count=st.integers(0, 400), clusters=st.sampled_from([1, 2, 7, 40]),
-       rows=st.sampled_from([1, 20, 90]), skew=st.sampled_from([0.0, 1.0, 4.0]),
-       coarse=st.booleans(), weighted=st.booleans())
-def test_where_images_belong_to_one_cluster_the_pool_orders_as_if_it_held_everything(
-        seed, count, clusters, rows, skew, coarse, weighted):
-    """Exact: within a cluster all have the same kin, so interest alone decides."""
-    made = candidates(seed, count, clusters, skew, hard=True, far_share=0.05, coarse=coarse)
-    weights = np.random.RandomState(seed).choice(
-        [0, 0.2, 1, 5] if weighted else [1], clusters).astype(float)
-    store, pool = Store(made), Pool(clusters, rows)
-    assert pool.order(store.fill, store.fill_far, weights) == ranking.order(made, weights, rows)
-
-
-def test_a_cluster_whose_candidates_run_out_is_read_deeper():
-    made = candidates(5, 9000, 600, skew=6, hard=True, far_share=0)
-    store, pool = Store(made), Pool(600, 150)
-    first = pool.order(store.fill, store.fill_far, np.ones(600))
-    assert store.reads > 600 and first == ranking.order(made, np.ones(600), 150)
-    reads = store.reads
-    assert pool.order(store.fill, store.fill_far, np.ones(600)) == first and store.reads == reads
-
+# ---- pins, holds, and the places that are kept ---------------------------------------------------
 
 @QUICK
 @given(seed=SEEDS, data=st.data())
-def test_what_is_offered_and_forgotten_leaves_the_pool_as_one_just_filled(seed, data):
-    made = candidates(seed, 600, 9, skew=1.5, far_share=0.1)
-    here = np.zeros(len(made), bool)
-    here[:200] = True
-    store, pool, weights = Store(made[here]), Pool(9, 30), np.ones(9)
-    fresh = 200
-    for _ in range(data.draw(st.integers(1, 6))):
-        action = data.draw(st.sampled_from(["order", "offer", "remove"]))
-        if action == "offer":
-            more = data.draw(st.integers(1, 60))
-            here[fresh:fresh + more] = True
-            store.made = made[here]
-            pool.offer(made[fresh:fresh + more])
-            fresh += more
-        elif action == "remove":
-            head = pool.order(store.fill, store.fill_far, weights)
-            gone = data.draw(st.sampled_from(head)).image - 1
-            here[gone] = False
-            store.made = made[here]
-            pool.forget(int(made["cluster"][gone]))
-    kept, new = pool.order(store.fill, store.fill_far, weights), Pool(9, 30)
-    new._depth = list(pool._depth)  # how deep was read is all that may differ
-    assert kept == new.order(store.fill, store.fill_far, weights)
+def test_pins_come_first_in_their_order_and_held_images_not_at_all(seed, data):
+    made = candidates(seed, 60, 6, skew=1)
+    numbers = st.lists(st.integers(1, 70), max_size=12, unique=True)
+    pins, held = data.draw(numbers), data.draw(numbers)
+    ranked = ranking.order(made, terms_for(
+        6, weights=np.array([1.0, 0, 1, 1, 0, 2]), pins=tuple(pins), held=frozenset(held)), 60)
+    there = [pin for pin in pins if pin <= 60 and pin not in held]
+    assert images_of(ranked[:len(there)]) == there
+    assert [row.slot == PIN for row in ranked] == [True] * len(there) + [False] * (
+        len(ranked) - len(there))
+    assert sorted(images_of(ranked)) == [image for image in range(1, 61) if image not in held]
 
 
-def terrain(seed, k, spread, skew, count, dimension=24):
-    """CANDIDATE [count] as a codebook makes them of clustered embeddings."""
-    random = np.random.RandomState(seed)
-    centroids = codebook.normalise(random.normal(size=(k, dimension)).astype(np.float32))
-    share = 1 / np.arange(1, k + 1) ** skew
-
-    def drawn(number):
-        middle = centroids[random.choice(k, number, p=share / share.sum())]
-        return (middle + spread * random.normal(size=middle.shape)).astype(np.float32)
-
-    half = codebook.half_squared_lengths(centroids)
-    found = codebook.nearest(codebook.normalise(drawn(3000)), centroids, half, 2)
-    scale, margin = found.distance[:, 0].mean(), 1 - found.distance[:, 0] / found.distance[:, 1]
-    points = np.linspace(0, 1, QUANTILE_POINTS)
-    ratio = found.distance[:, 0] / scale
-    book = Codebook("net", "l2", centroids, np.full(k, 9), np.full(k, scale, np.float32),
-                    np.quantile(ratio, points).astype(np.float32),
-                    np.quantile(margin, points).astype(np.float32),
-                    float(np.quantile(ratio, 0.5)), float(np.quantile(ratio, 0.95)))
-    assessment = book.assess(drawn(count))
-    placed = Placement(assessment, ranking.interest(assessment))
-    return ranking.candidates_of(list(range(1, count + 1)), placed, list(range(count)))
+def test_a_pinned_image_counts_against_its_kind_and_has_the_score_of_its_place():
+    ranked = ranking.order(beside_another_kind(alike(3)), terms_for(2, pins=(3, 2)), 3)
+    assert [(row.image, row.score) for row in ranked] == [
+        (3, 1), (2, pytest.approx(0.3)), (1, pytest.approx(0.09))]
 
 
-@pytest.mark.parametrize("k, spread, skew", [
-    (4, 0.25, 1), (16, 0.25, 1), (32, 0.3, 2), (64, 0.2, 0), (64, 0.2, 2), (256, 0.15, 1)])
-def test_where_images_belong_to_several_clusters_the_pool_gives_away_next_to_nothing(
-        k, spread, skew):
-    """Not exact: an image cut from its cluster's candidates may have fewer kin ahead than others.
+@QUICK
+@given(seed=SEEDS, far_share=st.sampled_from([0.0, 0.02, 0.3]), before=st.integers(0, 30))
+def test_far_images_that_were_well_taken_have_one_place_in_ten_the_nearest_first(
+        seed, far_share, before):
+    made = candidates(seed, 120, 6, far_share=far_share)
+    made["interest"][made["far"]] = 0  # none would come on its merits
+    ranked = ranking.order(made, terms_for(6, places_before=before), 40)
+    slots = [place for place, held in enumerate(ranked) if held.slot == FAR]
+    far = made[made["far"] & (made["quality"] >= 0.5)]
+    assert slots == [place for place in range(40) if (place + before) % 10 == 9][:len(far)]
+    by_ratio = far["image"][np.lexsort((far["image"], far["ratio"]))]
+    assert [ranked[slot].image for slot in slots] == by_ratio[:len(slots)].tolist()
+    assert not any(made["far"][held.image - 1] for held in ranked if not held.slot)
 
-    Of the score over 200 rows, the pool gives away less than a fiftieth.
-    """
-    made, weights = terrain(1, k, spread, skew, 6000), np.ones(k)
-    store, pool = Store(made), Pool(k, 200)
-    exact = ranking.order(made, weights, 200)
-    pooled = pool.order(store.fill, store.fill_far, weights)
-    assert len(pooled) == 200 and pooled[:3] == exact[:3]
-    assert sum(place.score for place in pooled) >= 0.98 * sum(place.score for place in exact)
+
+@pytest.mark.parametrize("every", [2, 3, 5, 7, 10, 19, 20, 33, 100])
+def test_one_place_in_so_many_is_kept_for_the_oldest_and_none_of_them_is_a_far_ones(every):
+    kept = [place for place in range(20000) if ranking.is_aged_place(place, every)]
+    assert not any(ranking.is_far_place(place) for place in kept)
+    # Where both kinds of place would fall together and the next is one as well, one is lost.
+    assert 20000 / every * 0.9 <= len(kept) <= 20000 / every + 1
+    if every >= 5:
+        assert len(kept) >= 20000 // every
+    assert max(np.diff(kept)) <= every + 1
+
+
+def test_the_oldest_takes_its_place_and_pins_do_not_shift_the_places():
+    made = alike(60, interest=np.linspace(0.1, 1, 60).astype(np.float32))
+    made["soft_weight"] = 0
+    terms = terms_for(1, aged_until=15, aged_every=20, pins=(50, 40))
+    ranked = ranking.order(made, terms, 40)
+    assert {place: row.image for place, row in enumerate(ranked) if row.slot == AGED} == {
+        7: 1, 27: 2}
+    none_old = ranking.order(made, terms._replace(aged_until=0), 40)
+    assert not any(row.slot == AGED for row in none_old)
+
+
+def test_clusters_of_no_weight_have_no_kept_places():
+    made = candidates(5, 100, 4, hard=True, far_share=0.4)
+    made["quality"] = 1
+    terms = terms_for(4, weights=np.array([1.0, 0, 1, 0]), aged_until=100, aged_every=5)
+    ranked = ranking.order(made, terms, 60)
+    slots = with_image(made, [row for row in ranked if row.slot])
+    assert len(slots) > 8 and set(slots["cluster"]) == {0, 2}
+
+
+@pytest.mark.parametrize("sent_a_pass", [3, 8])
+def test_nothing_starves_although_better_images_keep_coming(sent_a_pass):
+    """Every tenth pass or so later an old image is sent, be passes ever so small."""
+    random = np.random.RandomState(sent_a_pass)
+    queued, newest, sent, newest_at = np.zeros(0, CANDIDATE), 0, [], []
+    for number in range(300):
+        new = candidates(number, 12, 5, far_share=0.05)
+        new["image"] += newest
+        new["twin"] = 0
+        new["interest"] = 0.01 if number == 0 else 0.5 + 0.5 * random.uniform(size=12)
+        newest += 12
+        queued = np.concatenate([queued, new])
+        aged_until = newest_at[-10] if len(newest_at) >= 10 else 0
+        head = ranking.order(queued, terms_for(
+            5, aged_until=aged_until, aged_every=20, places_before=len(sent)), sent_a_pass)
+        newest_at.append(newest)
+        sent += images_of(head)
+        queued = queued[~np.isin(queued["image"], images_of(head))]
+        # Each such place takes the oldest: after n of them the first n images are gone.
+        places = (len(sent) - 10 * sent_a_pass) // 20
+        assert places <= 0 or queued["image"].min() > places
+    assert set(range(1, 13)) <= set(sent)
+
+
+def test_what_was_sent_before_makes_the_next_passes_show_more_kinds():
+    """Six images a pass, from a stream that a few kinds dominate."""
+    def kinds_sent(half_life_passes):
+        queued, sent = candidates(11, 3000, 60, skew=1.5, far_share=0), []
+        ground = np.zeros(60)
+        for _ in range(10):
+            head = with_image(every, ranking.order(queued, terms_for(60, on_ground=ground), 6))
+            sent += head["cluster"].tolist()
+            queued = queued[~np.isin(queued["image"], head["image"])]
+            if half_life_passes:
+                ground *= 0.5 ** (1 / half_life_passes)
+                np.add.at(ground, head["soft_index"], head["soft_weight"].astype(float))
+        return len(set(sent))
+
+    every = candidates(11, 3000, 60, skew=1.5, far_share=0)
+    assert 2 * kinds_sent(5) >= 3 * kinds_sent(None)
+
+
+def test_an_empty_catalog_has_an_empty_queue():
+    assert ranking.order(np.zeros(0, CANDIDATE), terms_for(5, pins=(3,)), 10) == []
 
 
 # ---- words for the operator ----------------------------------------------------------------------
 
-def told(far=False, novelty=0.5, representative=0.5, label="dunes", weight=1.0, kin=0.0,
-         by_far_slot=False, clustered=True):
-    row = Row(1, "00", "/inbox/a.png", 1, "", "queued", 3, novelty, representative, far)
-    return ranking.reason(row, label, weight, Ranked(1, 0.5, kin, by_far_slot), clustered)
+TOLD = collections.namedtuple("TOLD", "far novelty representative quality")
+
+
+def told(far=False, novelty=0.5, representative=0.5, quality=1.0, label="dunes", weight=1.0,
+         kin=0.0, kin_on_ground=0.0, slot="", duplicate=False, clustered=True, verdict="",
+         resemblance=None):
+    row = TOLD(far, novelty, representative, quality)
+    ranked = Ranked(1, 0.5, kin, kin_on_ground, slot, duplicate)
+    return ranking.reason(row, label, weight, ranked, clustered, verdict, resemblance)
 
 
 @pytest.mark.parametrize("case, words", [
@@ -320,7 +470,7 @@ def told(far=False, novelty=0.5, representative=0.5, label="dunes", weight=1.0, 
                                "ahead"),
     (dict(), "ordinary dunes; nothing like it ahead"),
     (dict(far=True, novelty=0.05), "unlike the whole archive; nothing like it ahead"),
-    (dict(far=True, by_far_slot=True, novelty=0.05),
+    (dict(far=True, slot=FAR, novelty=0.05),
      "unlike the whole archive: discovery or junk (1 place in 10 is kept for these); nothing like "
      "it ahead"),
     (dict(clustered=False, kin=1.0), "no clusters yet, sorted by difference; one like it ahead"),
@@ -330,6 +480,23 @@ def told(far=False, novelty=0.5, representative=0.5, label="dunes", weight=1.0, 
     (dict(kin=0.4), "ordinary dunes; little like it ahead"),
     (dict(kin=0.8), "ordinary dunes; one like it ahead"),
     (dict(kin=6.7), "ordinary dunes; 7 like it ahead"),
+    (dict(kin_on_ground=3.2), "ordinary dunes; nothing like it ahead; 3 like it already on the "
+                              "ground"),
+    (dict(slot=PIN), "pinned by operations; ordinary dunes; nothing like it ahead"),
+    (dict(slot=AGED), "has waited longest (some places are kept for the oldest); ordinary dunes; "
+                      "nothing like it ahead"),
+    (dict(resemblance=Resemblance("blueberries", 0.918)),
+     "92% like blueberries; ordinary dunes; nothing like it ahead"),
+    (dict(resemblance=Resemblance("blueberries", 0.1)), "ordinary dunes; nothing like it ahead"),
+    (dict(quality=0.4, verdict="blurred"), "ordinary dunes; blurred (counts 0.4); nothing like it "
+                                           "ahead"),
+    (dict(duplicate=True, kin=1), "ordinary dunes; near-duplicate of one ahead or sent; one like "
+                                  "it ahead"),
+    (dict(slot=PIN, resemblance=Resemblance("a1b2c3d4", 1.0), novelty=0.8, quality=0.25,
+          verdict="over-exposed", duplicate=True, weight=3, kin=2, kin_on_ground=1),
+     "pinned by operations; 100% like a1b2c3d4; unusual for dunes (stranger than 80% of the "
+     "archive); over-exposed (counts 0.25); near-duplicate of one ahead or sent; weight 3; 2 like "
+     "it ahead; 1 like it already on the ground"),
 ])
 def test_the_reason_says_why_an_image_stands_where_it_does(case, words):
     assert told(**case) == words

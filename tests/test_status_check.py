@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from statuses import status
 from jetson_cluster import health
 from jetson_cluster.lock import lock_folder
 from jetson_cluster.starting import FILE_NAME, Starting, underway
@@ -17,16 +18,7 @@ from jetson_cluster.verbs.status import health_trouble
 
 COMMAND = [sys.executable, "-m", "jetson_cluster", "status"]
 NOON = 1714564800.0  # 2024-05-01T12:00:00Z
-
-def plainest(shape):
-    """The plainest value of a shape as health.STATUS_SHAPE has them."""
-    if isinstance(shape, dict):
-        return {key: plainest(inner) for key, inner in shape.items() if key is not ...}
-    return [] if isinstance(shape, list) else (shape[0] if isinstance(shape, tuple) else shape)()
-
-
-STATUS = dict(plainest(health.STATUS_SHAPE), written_at="2024-05-01T12:00:00Z", running=True,
-              process=7)
+STATUS = status(written_at="2024-05-01T12:00:00Z", running=True, process=7)
 
 
 def iso(seconds):

@@ -112,14 +112,14 @@ class Kernels:
             try:
                 return driver.module_from_buffer(read_image(path))
             except (OSError, ValueError, driver.Error) as error:
-                log.warning("compiled kernels %s cannot be loaded (%s), compiling them again",
+                log.warning("KernelsUnreadable: %s: %s; compiling them again",
                             path, error)
         image = self._compile(name, source, driver)
         try:
             os.makedirs(self._folder, exist_ok=True)
             write_atomically(path, image + hashlib.sha256(image).digest())
         except OSError as error:
-            log.warning("compiled kernels cannot be kept, every start will compile them: %s", error)
+            log.warning("KernelsNotKept: %s; every start will compile them", error)
         return driver.module_from_buffer(image)
 
     def _compile(self, name, source, driver):

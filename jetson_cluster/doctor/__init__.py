@@ -28,7 +28,8 @@ from typing import Callable, List, NamedTuple, Sequence
 
 from jetson_cluster import gpu_losses
 from jetson_cluster.checking import one_line
-from jetson_cluster.doctor import computer, contents, folders, gpu, libraries, service, verdict
+from jetson_cluster.doctor import (
+    computer, contents, folders, gpu, hand_off, libraries, service, verdict)
 from jetson_cluster.doctor.case import Case
 from jetson_cluster.doctor.findings import BAD, CONFIG, WORLD, Finding, Row, bad, warn
 from jetson_cluster.errors import UserError, WorldError
@@ -38,7 +39,8 @@ log = logging.getLogger(__name__)
 COMPUTER, LIBRARIES, GPU, FILES, SERVICE, VERDICT = GROUPS = (
     "Computer", "Libraries", "GPU", "Files", "Service", "Verdict")
 PROBES = ((COMPUTER, computer.PROBES), (LIBRARIES, libraries.PROBES), (GPU, gpu.PROBES),
-          (FILES, (("config", contents.config),) + folders.PROBES + contents.PROBES),
+          (FILES, (("config", contents.config),) + folders.PROBES + contents.PROBES
+           + hand_off.PROBES),
           (SERVICE, service.PROBES))
 
 

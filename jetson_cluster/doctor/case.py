@@ -269,6 +269,8 @@ def _program() -> str:
 
 def _usual(key: str) -> str:
     """Where what a key names stands by default; the state_dir where that goes by another key."""
+    if key == "outbox.path":
+        return os.path.join(os.path.dirname(settings.DEFAULTS["inbox"]["path"]), "outbox")
     section, _, inner = key.partition(".")
     held = settings.DEFAULTS[section]
     return (held[inner] if inner else held) or settings.DEFAULTS["state_dir"]

@@ -10,13 +10,13 @@ import sqlite3
 from typing import Optional
 
 from jetson_cluster import config as settings
-from jetson_cluster.database import SCHEMA_VERSION
 from jetson_cluster.doctor import people
 from jetson_cluster.doctor.case import Case, with_config
 from jetson_cluster.doctor.catalog import catalog_read, is_orphaned, is_shared
 from jetson_cluster.doctor.findings import CONFIG, OK, WORLD, Finding, bad, ok, skip, warn
 from jetson_cluster.doctor.people import READ, WRITE
 from jetson_cluster.errors import UserError
+from jetson_cluster.schema import FORMAT
 
 
 def config(case: Case) -> Finding:
@@ -211,15 +211,15 @@ def _judged(case: Case, database: sqlite3.Connection, path: str, aside: str) -> 
     if version == 0 or not {"images", "meta"} <= tables:
         return bad(CONFIG, "%s: a database of another program" % path, "a state_dir of its own",
                    "set state_dir to a new folder, or: " + aside)
-    if version > SCHEMA_VERSION:
-        return bad(CONFIG, "%s: format %d" % (path, version), "format %d at most" % SCHEMA_VERSION,
+    if version > FORMAT:
+        return bad(CONFIG, "%s: format %d" % (path, version), "format %d at most" % FORMAT,
                    "install the newer jetson-cluster again, or: " + aside)
     space = database.execute("SELECT value FROM meta WHERE key = 'space'").fetchone()
     counts = dict(database.execute("SELECT state, COUNT(*) FROM images GROUP BY state"))
     words = ", ".join("%d %s" % (number, state) for state, number in sorted(counts.items()))
     found = "%s, format %d%s, %s of %s" % (
         path, version,
-        "" if version == SCHEMA_VERSION else ", brought up to date at the next start",
+        "" if version == FORMAT else ", brought up to date at the next start",
         "images: " + words if words else "no images", space[0] if space else "an unknown space")
     if case.model and (space is None or space[0] != case.model.space):
         return bad(CONFIG, found, "embeddings of the model here, %s" % case.model.space,

@@ -25,7 +25,7 @@ MOST_NAMES = 200000  # looked at in the inbox when folders are counted
 
 def state_dir(case: Case) -> Finding:
     folder = case.config.state_dir
-    found = _folder(case, "state_dir", folder)
+    found = usable(case, "state_dir", folder)
     if found.level != OK:
         return found
     system = mount_of(case, folder)[1]
@@ -41,11 +41,11 @@ def queue(case: Case) -> Finding:
     folder = os.path.dirname(path)
     if folder == case.config.state_dir:
         return skip("%s, in state_dir" % path)
-    finding = _folder(case, "queue.path", folder)
+    finding = usable(case, "queue.path", folder)
     return finding._replace(found=path) if finding.level == OK else finding
 
 
-def _folder(case: Case, key: str, folder: str) -> Finding:
+def usable(case: Case, key: str, folder: str) -> Finding:
     """Whether the daemon may write there, or make it; it does so at its start."""
     person = case.person
     if case.serves and folder in case.unit.state_folders and not os.path.lexists(folder):

@@ -59,6 +59,16 @@ class Unit(NamedTuple):
                    if rule.kind in (READ_ONLY, WRITABLE)][-1:]
         return nearest[0].why if nearest and nearest[0].kind == READ_ONLY else ""
 
+    def mounts_apart(self, path: str, other: str) -> str:
+        """The directive for which two paths are on two mounts for the service; "" if they are on one.
+
+        Each path that a directive names is mounted by itself.
+        """
+        nearest = [_fitting(self.rules, place)[-1:] for place in (path, other)]
+        if [rule.path for rule in nearest[0]] == [rule.path for rule in nearest[1]]:
+            return ""
+        return max(nearest[0] + nearest[1], key=lambda rule: len(rule.path)).why
+
 
 def installed(machine: Machine) -> Optional[Unit]:
     """The service unit, None if none is installed; raises OSError if it cannot be read."""

@@ -230,7 +230,7 @@ def _attempt(builder, network, config):
         with _ctrl_c_ends_at_once():
             return builder.build_serialized_network(network, config)
     except (RuntimeError, MemoryError, ValueError) as error:  # the binding's, for any C++ exception
-        log.warning("TensorRT's builder failed: %s: %s", type(error).__name__, one_line(error))
+        log.warning("BuilderFailed: %s: %s", type(error).__name__, one_line(error))
         return None
 
 

@@ -29,7 +29,7 @@ from jetson_cluster.inbox import Arrival
 from jetson_cluster.ingest import Ingest
 from jetson_cluster.lock import lock_folder
 from jetson_cluster.pipeline import Pipeline
-from jetson_cluster.ranking import Placement
+from jetson_cluster.placements import Placement, Worth
 from jetson_cluster.records import Refusal
 from jetson_cluster.walker import Walker, look
 
@@ -208,7 +208,7 @@ def nowhere(count: int) -> Placement:
         cluster=np.zeros(count, np.int32), distance=zeros, second_distance=zeros, ratio=zeros,
         far=np.zeros(count, bool), novelty=zeros, representative=zeros,
         soft_index=np.zeros((count, codebook.NEIGHBOURS), np.int32),
-        soft_weight=np.zeros((count, codebook.NEIGHBOURS), np.float32)), interest=zeros)
+        soft_weight=np.zeros((count, codebook.NEIGHBOURS), np.float32)), Worth(zeros, zeros, zeros))
 
 
 class Progress:

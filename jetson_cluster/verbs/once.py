@@ -2,7 +2,7 @@
 
 import argparse
 
-from jetson_cluster import daemon
+from jetson_cluster import loops
 from jetson_cluster.verbs import add_config_arguments
 from jetson_cluster.verbs.run import run_until_stopped
 
@@ -12,4 +12,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    return run_until_stopped(args, daemon.once)
+    return run_until_stopped(args, loops.once)

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 
-from jetson_cluster import daemon, gpu_losses
+from jetson_cluster import daemon, gpu_losses, loops
 from jetson_cluster.clocks import boot_identity
 from jetson_cluster.verbs import add_config_arguments, config_of
 
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    return run_until_stopped(args, daemon.run)
+    return run_until_stopped(args, loops.run)
 
 
 def run_until_stopped(args: argparse.Namespace, loop) -> int:

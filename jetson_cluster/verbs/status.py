@@ -114,9 +114,9 @@ def describe(status: dict) -> str:
             else "")),
         ("clusters", "%d from %s" % (codebook["clusters"], codebook["path"])
          if codebook["clusters"] else "none yet; waiting for %s" % codebook["path"]),
-        ("images", "%d queued (%s), %d waiting to be embedded, %d missing" % (
-            status["images"]["queued"], in_units(status["queued_bytes"]),
-            status["images"]["waiting"], status["images"]["missing"])),
+        ("images", images_in_words(status["images"], status["bytes"])),
+        ("oldest", oldest_in_words(status["oldest_queued"])),
+        ("passes", passes_in_words(status["last_pass"])),
         ("heat", "%s: %s" % (heat["level"], in_words(
             heat["level"], heat["zones"], status["images"]["waiting"]))),
         ("power", power_and_load(status["power_mw"], status["gpu_load"])),
@@ -128,12 +128,27 @@ def describe(status: dict) -> str:
         ("disk", "%s free of %s" % (in_units(status["disk"]["free_bytes"]),
                                     in_units(status["disk"]["total_bytes"]))),
     ]
+    if status["previews"]["made"]:
+        lines.append(("previews", "%(mean_bytes).0f bytes at %(mean_psnr_db).1f dB on average" %
+                      status["previews"]))
+    if status["paused"]:
+        lines.append(("PAUSED", status["paused"]))
+    if not status["accepting"]["images"]:
+        lines.append(("NO ROOM", status["accepting"]["why_not"]))
+    if status["outbox"]["path"]:
+        lines.append(("outbox", "%d links in %s" % (
+            status["outbox"]["links"], status["outbox"]["path"])))
+    if status["policy"]["amendments"]:
+        lines.append(("policy", "with %d amendments by orders" % status["policy"]["amendments"]))
+    lines += [("policy", "target not here yet: " + why)
+              for why in status["policy"]["unknown_targets"]]
     if placing["done"] < placing["total"]:
         lines.append(("placing", "anew: %d of %d images; the queue waits for it" % (
             placing["done"], placing["total"])))
-    for kind in ("codebook", "policy"):
+    for kind, what in (("codebook", "REFUSED: "), ("policy", "REFUSED: "), ("orders", ""),
+                       ("outbox", "")):
         if status[kind]["error"]:
-            lines.append((kind, "REFUSED: " + status[kind]["error"]))
+            lines.append((kind, what + status[kind]["error"]))
     if status["last_error"]["what"]:
         lines.append(("last error", "%(at)s %(what)s" % status["last_error"]))
     lines.append(("refused", "%d files%s" % (
@@ -142,3 +157,30 @@ def describe(status: dict) -> str:
     text += ["  %s %s: %s (%s)" % (refusal["refused_at"], refusal["path"], refusal["reason"],
                                    refusal["code"]) for refusal in status["refusals"]]
     return "\n".join(map(printable, text))
+
+
+def images_in_words(counts: dict, sizes: dict) -> str:
+    """How many in each state; of the states without any only the first two are named."""
+    words = {"queued": "queued (%s)" % in_units(sizes["queued"]),
+             "sent": "sent (%s)" % in_units(sizes["sent"]), "acked": "acknowledged",
+             "waiting": "waiting to be embedded", "deleted": "acknowledged and deleted",
+             "dropped": "DELETED UNSENT"}
+    return ", ".join("%d %s" % (count, words.get(state, state)) for state, count in counts.items()
+                     if count or state in ("queued", "sent"))
+
+
+def oldest_in_words(oldest: dict) -> str:
+    """The queued image that has waited longest."""
+    if not oldest["captured_at"]:
+        return "nothing is queued"
+    return "queued image is of %s; %d passes left it behind" % (
+        oldest["captured_at"], oldest["passes"])
+
+
+def passes_in_words(last: dict) -> str:
+    """The newest pass."""
+    if not last["number"]:
+        return "none yet"
+    return "last one: number %d%s, %d images, %s" % (
+        last["number"], " at " + last["made_at"] if last["made_at"] else "", last["images"],
+        in_units(last["bytes"]))

@@ -1,8 +1,6 @@
 """The catalog under a full disk, kills, failing statements and long random histories."""
 
-import importlib.util
 import os
-import pathlib
 import shutil
 import signal
 import sqlite3
@@ -13,24 +11,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from jetson_cluster.catalog import Catalog
-from jetson_cluster.records import MISSING, QUEUED, WAITING
-
-TESTS = pathlib.Path(__file__).resolve().parents[1]
-
-
-def _beside():
-    """tests/test_catalog.py, for what it makes images and placements with."""
-    spec = importlib.util.spec_from_file_location("catalogued", str(TESTS / "test_catalog.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-made = _beside()
-SPACE, NOT_UTF8 = made.SPACE, made.NOT_UTF8
-arrival, image, record, refusal = made.arrival, made.image, made.record, made.refusal
-assert_counts_hold, python = made.assert_counts_hold, made.python
+from catalog_checks import NOT_UTF8, all_rows, assert_counts_hold, counted, python
+from catalogued import SPACE, arrival, image, record, refusal, sha256_of
+from jetson_cluster.catalog import Catalog, open_or_rebuild
+from jetson_cluster.inbox import Arrival
+from jetson_cluster.schema import ACKED, DELETED, DROPPED, HELD, MISSING, QUEUED, SENT, WAITING
 
 
 @pytest.fixture
@@ -46,15 +31,6 @@ def catalog(path):
 
 # ---- all or nothing ------------------------------------------------------------------------------
 
-def all_rows(path):
-    db = sqlite3.connect(path)
-    try:
-        return {table: db.execute("SELECT * FROM %s ORDER BY 1" % table).fetchall()
-                for table in ("images", "embeddings", "files", "refusals", "attempts", "meta")}
-    finally:
-        db.close()
-
-
 def fill_disk(catalog):
     """Let the database not grow any more, as on a full disk; returns what makes room again."""
     db = catalog._db  # the limit is the connection's own
@@ -66,14 +42,14 @@ def fill_disk(catalog):
 def test_a_full_disk_changes_nothing_and_the_catalog_works_on_afterwards(catalog):
     record(catalog, [image("/inbox/%d.png" % number, number) for number in range(5)],
            [refusal("/inbox/bad.png")])
-    before, counts = all_rows(catalog.path), (catalog.counts, catalog.queued_bytes)
+    before, counts = all_rows(catalog.path), (catalog.counts, catalog.sizes)
     make_room = fill_disk(catalog)
     big = [image("/inbox/%d.png" % number, 10 + number, dimension=4096) for number in range(20)]
     for _ in range(3):
         with pytest.raises(sqlite3.OperationalError, match="full"):
             record(catalog, big, [refusal("/inbox/9.png")])
         assert all_rows(catalog.path) == before
-        assert (catalog.counts, catalog.queued_bytes) == counts
+        assert (catalog.counts, catalog.sizes) == counts
     make_room()
     assert len(record(catalog, big)) == 20
     assert_counts_hold(catalog)
@@ -86,17 +62,17 @@ def test_a_batch_that_fails_at_any_statement_changes_nothing(catalog, table, eve
     record(catalog, [image("/inbox/a.png", 1), image("/inbox/b.png", 2)],
            [refusal("/inbox/bad.png")])
     catalog.begin_attempts([arrival("/inbox/c.png")])
-    before, counts = all_rows(catalog.path), (catalog.counts, catalog.queued_bytes)
+    before, counts = all_rows(catalog.path), (catalog.counts, catalog.sizes)
     catalog._db.execute("CREATE TEMP TRIGGER fails AFTER %s ON main.%s "
                         "BEGIN SELECT RAISE(ABORT, 'as asked'); END" % (event, table))
     batch = [image("/inbox/a.png", 3), image("/inbox/bad.png", 4), image("/inbox/c.png", 5)]
     with pytest.raises(sqlite3.Error, match="as asked"):
         record(catalog, batch, [refusal("/inbox/b.png")])
     assert all_rows(catalog.path) == before
-    assert (catalog.counts, catalog.queued_bytes) == counts
+    assert (catalog.counts, catalog.sizes) == counts
     catalog._db.execute("DROP TRIGGER fails")
     assert len(record(catalog, batch, [refusal("/inbox/b.png")])) == 3
-    assert catalog.counts == {QUEUED: 3, WAITING: 0, MISSING: 2, "refused": 1}
+    assert counted(catalog) == {QUEUED: 3, MISSING: 2, "refused": 1}
     assert_counts_hold(catalog)
 
 
@@ -118,21 +94,21 @@ def test_marking_missing_and_coming_back_count_right_when_they_fail(catalog):
 
 WRITER = """
 import sys
-sys.path.insert(0, sys.argv[2])
-import test_catalog as t
-with t.Catalog(sys.argv[1], t.SPACE) as catalog:
+from catalogued import SPACE, image, record
+from jetson_cluster.catalog import Catalog
+with Catalog(sys.argv[1], SPACE) as catalog:
     for batch in range(100000):
-        images = [t.image("/inbox/%d-%d.png" % (batch, n), 20 * batch + n) for n in range(20)]
+        images = [image("/inbox/%d-%d.png" % (batch, n), 20 * batch + n) for n in range(20)]
         catalog.begin_attempts([held.arrival for held in images])
         print("begun", flush=True)
-        t.record(catalog, images)
+        record(catalog, images)
         print(batch, flush=True)
 """
 
 
 @pytest.mark.parametrize("batches", [1, 4, 9])
 def test_a_kill_loses_no_batch_that_was_recorded_and_leaves_no_part_of_one(path, batches):
-    writer = python(WRITER, path, str(TESTS))
+    writer = python(WRITER, path)
     recorded = -1
     while recorded < batches:
         line = writer.stdout.readline()
@@ -165,7 +141,7 @@ def test_an_attempt_that_ends_the_program_is_remembered(path):
         done.communicate()
         assert done.returncode == -signal.SIGKILL
         with Catalog(path, SPACE) as catalog:
-            killer = made.Arrival("/inbox/killer.png", 5, 6, 7)
+            killer = Arrival("/inbox/killer.png", 5, 6, 7)
             assert catalog.attempts([killer]) == {"/inbox/killer.png": 3 * times}
             assert catalog.attempts([killer._replace(mtime_ns=7)]) == {}
 
@@ -175,21 +151,30 @@ def test_an_attempt_that_ends_the_program_is_remembered(path):
 PATHS = ["/inbox/a.png", "/inbox/b.png", "/inbox/c d.png", "/inbox/\u00fc.png", NOT_UTF8]
 SLOTS = st.sampled_from(PATHS)
 CONTENTS = st.integers(1, 6)
-BAD = 99
+BAD, AT = 99, "2026-01-02T00:00:00Z"
+
+
+ACTIONS = ("ack", "nack", "resend", "hold", "release")
 
 
 class History(RuleBasedStateMachine):
-    """Files come, change, go and come back; the catalog must know what a dict knows."""
+    """Files come, change, go and come back, and operations act; the catalog knows what a dict knows."""
 
     def __init__(self):
         super().__init__()
         self.folder = tempfile.mkdtemp()
-        self.catalog = Catalog(os.path.join(self.folder, "catalog.sqlite"), SPACE)
+        self.catalog = self._open()
         self.disk = {}  # path: content, as the inbox is now
         self.seen = {}  # path: content, as last catalogued
         self.states = {}  # content: state
+        self.dropped = {}  # content: what it is again once its file is back, None: as if new
         self.embedded = set()  # of the contents
         self.refused = set()
+        self.passes = 0
+
+    def _open(self):
+        return open_or_rebuild(os.path.join(self.folder, "catalog.sqlite"), SPACE,
+                               lambda doing, allow_s: None)
 
     def teardown(self):
         self.catalog.close()
@@ -199,19 +184,30 @@ class History(RuleBasedStateMachine):
         """What was catalogued at `path` is there no more."""
         self.refused.discard(path)
         before = self.seen.pop(path, None)
-        if before not in (None, content) and self.states[before] != MISSING:
+        if before not in (None, content) and self.states[before] in (QUEUED, WAITING):
             # It stays as it is by any other path that holds it.
-            self.states[before] = self._when(before, before in self.seen.values())
+            self.states[before] = self._there(before)
 
     def _comes(self, path, content, embedded=True):
         self._leaves(path, content)
         self.disk[path] = self.seen[path] = content
         if embedded:
             self.embedded.add(content)
-        self.states[content] = self._when(content, there=True)
+        state = self.states.get(content)
+        if state == DELETED:
+            self.states[content] = ACKED
+        elif state == DROPPED and self.dropped[content]:
+            self.states[content] = self.dropped[content]
+        elif state in (None, QUEUED, WAITING, MISSING, DROPPED):
+            self.states[content] = self._there(content)
 
-    def _when(self, content, there):
-        return MISSING if not there else QUEUED if content in self.embedded else WAITING
+    def _there(self, content):
+        if content not in self.seen.values():
+            return MISSING
+        return QUEUED if content in self.embedded else WAITING
+
+    def _numbers(self, contents):
+        return [self.catalog.ids_by_prefix(sha256_of(content), 1)[0] for content in contents]
 
     @rule(batch=st.dictionaries(SLOTS, CONTENTS, min_size=1, max_size=4))
     def images_arrive(self, batch):
@@ -248,18 +244,17 @@ class History(RuleBasedStateMachine):
     def a_file_vanishes_unseen(self, path):
         self.disk.pop(path, None)
 
-    @precondition(lambda self: self.states)
+    @precondition(lambda self: self.seen)
     @rule(data=st.data())
     def its_absence_is_noticed(self, data):
-        content = data.draw(st.sampled_from(sorted(self.states)))
-        paths = [path for path, held in self.seen.items() if held == content]
-        if self.states[content] == MISSING:
-            return
-        there = any(path in self.disk for path in paths)
-        number = self.catalog.images_at(paths)[paths[0]]
-        missing = self.catalog.mark_missing([number], exists=lambda path: path in self.disk)
-        assert missing == ([] if there else [number])
-        self.states[content] = self._when(content, there)
+        content = self.seen[data.draw(st.sampled_from(sorted(self.seen)))]
+        there = any(path in self.disk for path, held in self.seen.items() if held == content)
+        leaves = self.states[content] in (QUEUED, WAITING) and not there
+        numbers = self._numbers([content])
+        missing = self.catalog.mark_missing(numbers, exists=lambda path: path in self.disk)
+        assert missing == (numbers if leaves else [])
+        if leaves:
+            self.states[content] = MISSING
 
     @precondition(lambda self: self.seen)
     @rule(data=st.data())
@@ -268,39 +263,77 @@ class History(RuleBasedStateMachine):
         content = self.seen[path]
         assert self.catalog.known([arrival(path, content)]) == {path}
         self.disk[path] = content
-        self.states[content] = self._when(content, there=True)
+        if self.states[content] == MISSING:
+            self.states[content] = self._there(content)
 
     @rule(path=SLOTS, content=st.integers(7, 9))
     def other_content_is_not_known(self, path, content):
         assert not self.catalog.known([arrival(path, content)])
 
+    @precondition(lambda self: QUEUED in self.states.values())
+    @rule(data=st.data())
+    def a_pass_is_sent(self, data):
+        queued = sorted(content for content, state in self.states.items() if state == QUEUED)
+        sent = data.draw(st.lists(st.sampled_from(queued), unique=True))
+        self.passes += 1
+        assert self.catalog.begin_pass(self._numbers(sent), [], 1000, "test", AT) == self.passes
+        self.states.update(dict.fromkeys(sent, SENT))
+
+    @precondition(lambda self: self.states)
+    @rule(data=st.data(), action=st.sampled_from(ACTIONS))
+    def operations_act(self, data, action):
+        content = data.draw(st.sampled_from(sorted(self.states)))
+        number, = self._numbers([content])
+        before = self.states[content]
+        after = {
+            "ack": DELETED if before in (DELETED, DROPPED) else ACKED,
+            "nack": self._there(content) if before == SENT else before,
+            "resend": (self._there(content) if before in (SENT, ACKED) else
+                       before if before in (QUEUED, WAITING, MISSING) else None),
+            "hold": HELD if before in (QUEUED, WAITING, MISSING, HELD) else None,
+            "release": self._there(content) if before == HELD else before}[action]
+        moved = self.catalog.move(action, [number])
+        assert moved == ({} if after is None else {number: (before, after)})
+        self.states[content] = after or before
+
+    @precondition(lambda self: self.states)
+    @rule(data=st.data())
+    def a_file_is_removed_to_make_room(self, data):
+        content = data.draw(st.sampled_from(sorted(self.states)))
+        self.catalog.retire(self._numbers([content]))
+        for path in [path for path, held in self.seen.items() if held == content]:
+            del self.seen[path]
+            self.disk.pop(path, None)
+        state = self.states[content]
+        if state != DROPPED:
+            self.dropped[content] = state if state in (SENT, HELD) else None
+        self.states[content] = DELETED if state in (ACKED, DELETED) else DROPPED
+
     @rule()
     def the_program_starts_again(self):
         self.catalog.close()
-        self.catalog = Catalog(os.path.join(self.folder, "catalog.sqlite"), SPACE)
+        self.catalog = self._open()
 
     @invariant()
     def it_knows_what_the_dict_knows(self):
         assert_counts_hold(self.catalog)
         states = list(self.states.values())
-        assert self.catalog.counts == {
-            QUEUED: states.count(QUEUED), WAITING: states.count(WAITING),
-            MISSING: states.count(MISSING), "refused": len(self.refused)}
+        refused = {"refused": len(self.refused)} if self.refused else {}
+        assert counted(self.catalog) == dict(
+            {state: states.count(state) for state in states}, **refused)
         assert len(self.catalog.waiting(0, 100)) == states.count(WAITING)
-        numbers = self.catalog.images_at(PATHS)
-        assert set(numbers) == set(self.seen)
-        rows = self.catalog.rows(sorted(set(numbers.values())))
-        for path, content in self.seen.items():
-            row = rows[numbers[path]]
-            assert row.sha256 == image(path, content).sha256
-            assert row.state == self.states[content]
+        numbers = dict(zip(self.states, self._numbers(self.states)))
+        rows = self.catalog.rows(list(numbers.values()))
+        assert {content: rows[number].state for content, number in numbers.items()} == self.states
+        assert self.catalog.images_at(PATHS) == {
+            path: numbers[content] for path, content in self.seen.items()}
         for row in rows.values():
-            if row.state != MISSING:
+            if row.state in (QUEUED, WAITING):
                 # Whoever sends this file now must send what the queue promised, or find it gone.
                 held = self.disk.get(row.path)
-                assert held is None or image(row.path, held).sha256 == row.sha256
+                assert held is None or sha256_of(held) == row.sha256
 
 
 TestHistory = History.TestCase
 TestHistory.settings = settings(
-    deadline=None, max_examples=40, stateful_step_count=25, database=None)
+    deadline=None, max_examples=40, stateful_step_count=30, database=None)

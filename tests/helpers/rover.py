@@ -10,7 +10,7 @@ import time
 import numpy as np
 from PIL import Image
 
-from jetson_cluster import codebook, config, daemon, recipe
+from jetson_cluster import codebook, config, daemon, loops, recipe
 from jetson_cluster.embedder import open_embedder
 
 COLOURS = {"red": (200, 40, 30), "green": (40, 190, 60), "blue": (30, 60, 200), "grey": (128,) * 3}
@@ -52,7 +52,7 @@ class Rover:
     def once(self, *overrides):
         """Empty the inbox, as `jetson-cluster once` does."""
         with daemon.Daemon(self.settings(*overrides), environment={}) as opened:
-            daemon.once(opened, threading.Event())
+            loops.once(opened, threading.Event())
 
     @contextlib.contextmanager
     def running(self):
@@ -66,7 +66,7 @@ class Rover:
                 with daemon.Daemon(self.settings(), environment={}) as opened:
                     holder.append(opened)
                     ready.set()
-                    daemon.run(opened, stop)
+                    loops.run(opened, stop)
             except Exception as error:
                 failures.append(error)
                 ready.set()

@@ -21,7 +21,7 @@ import machine
 import numpy as np
 from PIL import Image
 
-from jetson_cluster import config, daemon, recipe
+from jetson_cluster import config, daemon, loops, recipe
 from jetson_cluster.embedder import open_embedder
 from jetson_cluster.embedder.base import Options
 from jetson_cluster.embedder.base import Embedder
@@ -151,7 +151,7 @@ def latency(args, model_path):
             arrivals = threading.Thread(target=drop_and_time, args=(
                 folder, opened, args.arrivals, waits, stop))
             arrivals.start()
-            daemon.run(opened, stop)
+            loops.run(opened, stop)
             arrivals.join()
     waits.sort()
     return ["rename to row, %d images 1.2 s apart" % len(waits)] + [

@@ -1,0 +1,78 @@
+"""The account of what operations asked for, and what their orders changed of the policy.
+
+In: one line for every action, whoever asked for it. Out: the newest lines, whether an order was
+carried out already, and the amendments in force. It is a part of the catalog, in its file.
+"""
+
+import logging
+import os
+from typing import Dict, List, Optional, Sequence, Tuple
+
+from jetson_cluster.database import Database
+from jetson_cluster.journal import FILE_NAME, Entry, Journal
+from jetson_cluster.records import Audited
+
+log = logging.getLogger(__name__)
+
+
+class Account(Database):
+    """The audit table, the amendments, and the journal beside the catalog."""
+
+    def __init__(self, path: str, space: Optional[str], *progress):
+        self._entries = []  # type: List[Entry]  # of the transaction under way
+        self.journal = Journal(os.path.join(os.path.dirname(os.path.abspath(path)), FILE_NAME))
+        super().__init__(path, space, *progress)
+
+    def _tell_journal(self, entries: Sequence[Entry]) -> None:
+        """Have the journal told of these once the transaction is committed."""
+        self._entries += entries
+
+    def _ended(self, committed: bool) -> None:
+        entries, self._entries = self._entries, []
+        if not entries or not committed:
+            return
+        try:
+            self.journal.append(entries)
+        except OSError as error:
+            # Only a rebuild would miss them, and the next start tells the journal again: see recall.
+            log.error("JournalNotWritten: %s: %s; %d entries of it stand in the catalog alone",
+                      self.journal.path, error.strerror or error, len(entries))
+
+    def audit(self, at: str, origin: str, order_id: Optional[str], action: str, target: str,
+              result: str, detail: str) -> None:
+        """Write one line; an order's id can stand in it once."""
+        with self._transaction():
+            self._db.execute("INSERT INTO audit VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", (
+                at, origin, order_id, action, target, result, detail))
+            if order_id is not None:
+                self._tell_journal([Entry("order", "", 0, order_id)])
+
+    def audited(self, order_id: str) -> Optional[Audited]:
+        """The line of the order with this id, if there was one."""
+        row = self._db.execute("SELECT * FROM audit WHERE order_id = ?", (order_id,)).fetchone()
+        return Audited(*row) if row else None
+
+    def audit_rows(self, limit: int, target: Optional[str] = None) -> List[Audited]:
+        """The newest lines, newest first; with `target` those whose target holds that text."""
+        return [Audited(*row) for row in self._db.execute(
+            "SELECT * FROM audit WHERE ?1 IS NULL OR instr(target, ?1) > 0 "
+            "ORDER BY number DESC LIMIT ?2", (target, limit))]
+
+    def amendments(self) -> Dict[Tuple[str, str], object]:
+        """What orders changed of the policy: (kind, key) -> value."""
+        return {(kind, key): value for kind, key, value in self._db.execute(
+            "SELECT kind, key, value FROM amendments")}
+
+    def amend(self, kind: str, key: str, value) -> None:
+        """Change one thing of the policy ("weight", "label" or "more_like"); None takes it back."""
+        with self._transaction():
+            if value is None:
+                self._db.execute("DELETE FROM amendments WHERE kind = ? AND key = ?", (kind, key))
+            else:
+                self._db.execute("INSERT OR REPLACE INTO amendments VALUES (?, ?, ?)",
+                                 (kind, key, value))
+
+    def drop_amendments(self) -> int:
+        """Forget all of them; how many there were."""
+        with self._transaction():
+            return self._db.execute("DELETE FROM amendments").rowcount

@@ -1,0 +1,69 @@
+"""The power is cut at any operation: whatever the disk kept of what was not synced, what was told holds."""
+
+import json
+import os
+import random
+
+import faults
+import pytest
+from faults import SCENARIOS
+
+CUTS = 2000 if faults.SOAK else 40  # of each scenario; more are tried in a soak
+
+
+@pytest.mark.parametrize("work, before", SCENARIOS)
+def test_a_power_cut_at_any_operation_loses_nothing_of_what_was_told(stage, work, before):
+    stage.restore(before)
+    disk = faults.Disk(stage.own)
+    stage.run(work, trace=stage.trace)
+    operations = faults.read_trace(stage.trace)
+    chosen = random.Random(work)
+    cuts = sorted(chosen.randrange(len(operations) + 1) for _ in range(CUTS))
+    told, done = [], 0
+    for number, cut in enumerate(cuts):
+        for operation in operations[done:cut]:
+            if operation.kind == "!":
+                told.append(json.loads(operation.data.decode("ascii")))
+            else:
+                disk.do(operation)
+        done = cut
+        faults.restore(stage.own, disk.after_cut(random.Random("%s %d" % (work, number))))
+        try:
+            stage.run("recover", told)
+        except AssertionError as error:
+            raise AssertionError("power cut %d of %s, after operation %d: %s" % (
+                number, work, cut, error))
+
+
+# ---- the disk itself, which must be no kinder than a real one -----------------------------------------
+
+OLD, NEW = b"old " * 300, b"new " * 300
+
+
+@pytest.mark.parametrize("steps, possible", [
+    ("write", {OLD, NEW, "part"}),
+    ("write sync", {NEW}),
+    ("temp rename", {OLD, NEW, b"", "part"}),
+    ("temp sync rename", {OLD, NEW}),
+    ("temp sync rename sync-folder", {NEW}),
+    ("temp rename sync-folder", {NEW, b"", "part"}),
+    ("remove", {OLD, None}),
+    ("remove sync-folder", {None}),
+    ("remove write sync sync-folder", {NEW}),
+    ("remove write sync", {OLD, NEW, None}),
+])
+def test_after_a_power_cut_there_is_what_was_synced_and_perhaps_more(stage, steps, possible):
+    stage.restore("new")
+    path = os.path.join(stage.own, "file")
+    with open(path, "wb") as stream:
+        stream.write(OLD)
+    disk = faults.Disk(stage.own)
+    stage.run("write_and_rename", path, steps.split(), NEW.decode(), trace=stage.trace)
+    for operation in faults.read_trace(stage.trace):
+        if operation.kind != "!":
+            disk.do(operation)
+    found = set()
+    for seed in range(300):
+        held = disk.after_cut(random.Random(seed)).get(os.path.realpath(path))
+        found.add(held if held in (OLD, NEW, b"", None) else "part")
+    assert found == possible
