@@ -8,6 +8,7 @@ from typing import Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
+from jetson_cluster import sketches
 from jetson_cluster.codebook import NEIGHBOURS
 from jetson_cluster.database import Database, marks_for, parts_of
 from jetson_cluster.ledger import GROUND
@@ -18,6 +19,7 @@ from jetson_cluster.schema import QUEUED
 
 # A pass as many half-lives ago as this counts a hundredth, and is left out.
 HALF_LIVES_COUNTED = 6.6
+NO_SKETCH = bytes(2 * sketches.NUMBERS)
 ON_GROUND = "state IN (%s)" % ", ".join("'%s'" % state for state in GROUND)
 
 
@@ -57,16 +59,18 @@ class Candidates(Database):
 
     def _candidates(self, which: str, values) -> np.ndarray:
         rows = self._db.execute(
-            "SELECT id, cluster, interest, ratio, far, soft, bytes, twin, quality FROM images "
-            + which, values).fetchall()
+            "SELECT id, cluster, interest, ratio, far, soft, bytes, twin, quality, "
+            "CASE WHEN sketch IS NULL THEN 0 ELSE reach END, COALESCE(sketch, ?) FROM images "
+            + which, (NO_SKETCH,) + tuple(values)).fetchall()
         made = np.empty(len(rows), CANDIDATE)
         if not rows:
             return made
         for place, name in enumerate(("image", "cluster", "interest", "ratio", "far")):
             made[name] = [row[place] for row in rows]
-        for place, name in ((6, "bytes"), (7, "twin"), (8, "quality")):
+        for place, name in ((6, "bytes"), (7, "twin"), (8, "quality"), (9, "reach")):
             made[name] = [row[place] for row in rows]
         made["soft_index"], made["soft_weight"] = _unpack_many([row[5] for row in rows])
+        made["sketch"] = sketches.unpack(b"".join(row[10] for row in rows))
         return made
 
     def pinned(self) -> List[int]:
@@ -132,7 +136,7 @@ class Candidates(Database):
             for row in self._db.execute(
                     "SELECT id, sha256, path, bytes, width, height, captured_at, state, cluster, "
                     "distance, second_distance, ratio, far, novelty, representative, interest, soft, "
-                    "pass, preview_pass, pinned, measures, quality, signature, twin "
+                    "pass, preview_pass, pinned, measures, quality, signature, twin, reach "
                     "FROM images WHERE id IN (%s)" % marks_for(part), part):
                 soft = unpack_soft(row[16]) if row[16] is not None else (None, None)
                 found[row[0]] = Row(

@@ -9,14 +9,15 @@ ledger.py what operations did with the images.
 
 import logging
 import os
+import sqlite3
 from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
-from jetson_cluster import quality
+from jetson_cluster import quality, soundness
 from jetson_cluster.attempts import Attempts
 from jetson_cluster.candidates import Candidates
-from jetson_cluster.database import Damaged, marks_for, parts_of, set_aside
+from jetson_cluster.database import Damaged, is_damage, marks_for, parts_of, set_aside
 from jetson_cluster.frame import PASSING
 from jetson_cluster.inbox import Arrival
 from jetson_cluster.links import OutboxLinks
@@ -27,6 +28,10 @@ from jetson_cluster.schema import (
     ACKED, DELETED, DROPPED, HELD, MISSING, QUEUED, SENT, WAITING)
 
 log = logging.getLogger(__name__)
+
+# What reading a damaged catalog ends in: SQLite notices much of it, and our own code the rest.
+UNREADABLE = (Damaged, sqlite3.DatabaseError, ValueError, TypeError, OverflowError)
+CHECKING_S = 3600.0  # for a million images on a slow card
 
 
 class Catalog(PassBook, Placements, Candidates, OutboxLinks, Attempts):
@@ -299,12 +304,24 @@ def open_or_rebuild(path: str, space: str, progress: Callable[[str, float], None
 
     The journal tells a new one what operations did, and any other what it may have missed.
     """
+    if soundness.is_marked(path):
+        progress("checking the catalog", CHECKING_S)
+        why = soundness.unsound(path)
+        if why:
+            _rebuild(path, "catalog %s: is damaged (%s)" % (path, why))
+        soundness.unmark(path)
     try:
-        catalog = Catalog(path, space, progress)
-    except Damaged as error:
-        log.error("CatalogDamaged: %s; it is now %s, and the images are catalogued anew", error,
-                  set_aside(path))
-        catalog = Catalog(path, space, progress)
+        return _opened(path, space, progress)
+    except UNREADABLE as error:
+        if isinstance(error, sqlite3.Error) and not is_damage(error):
+            raise
+        _rebuild(path, str(error) if isinstance(error, Damaged) else
+                 "catalog %s: is damaged (%s: %s)" % (path, type(error).__name__, error))
+        return _opened(path, space, progress)
+
+
+def _opened(path: str, space: str, progress: Callable[[str, float], None]) -> Catalog:
+    catalog = Catalog(path, space, progress)
     try:
         recalled = catalog.recall()
     except BaseException:
@@ -314,3 +331,8 @@ def open_or_rebuild(path: str, space: str, progress: Callable[[str, float], None
         log.warning("JournalRecalled: %s: of %d images more is known now", catalog.journal.path,
                     recalled)
     return catalog
+
+
+def _rebuild(path: str, why: str) -> None:
+    log.error("CatalogDamaged: %s; it is now %s, and the images are catalogued anew", why,
+              set_aside(path))

@@ -21,6 +21,7 @@ QUANTILE_POINTS = 65  # a table of 65 points is within 1/64 of any quantile: fin
 NEIGHBOURS = 4  # an image belongs to its four nearest centroids (measured; see DESIGN "Ranking")
 SOFTNESS = 8.0  # membership falls with the eighth power of distance: close calls share, others not
 FAR_NOVELTY = 0.05  # beyond r95 an image is as often junk as discovery; it has its own slot
+REACH = 2 ** 0.5  # as far apart are two images that are as far from their centre as is usual
 # The matrix product's rounding changes a gap between squared distances by up to 2.8e-6 of
 # |x|^2 + |c|^2 (measured, D to 4095).
 ROUNDING = 4e-6
@@ -57,6 +58,7 @@ class Assessment(NamedTuple):
     representative: np.ndarray  # float32 [N] in 0..1
     soft_index: np.ndarray  # int32 [N, NEIGHBOURS]; unused places repeat the cluster
     soft_weight: np.ndarray  # float32 [N, NEIGHBOURS]; 0 in unused places
+    reach: np.ndarray  # float32 [N], the distance within which another image is near; 0: unknown
 
 
 class CodebookFields(NamedTuple):
@@ -132,7 +134,8 @@ class Codebook(CodebookFields):
         soft_weight *= np.minimum(1, self.r50 / np.maximum(ratio, 1e-6))[:, None]
         return Assessment(cluster, first, second, ratio, far, novelty.astype(np.float32),
                           np.interp(margin, self.margin_quantiles, ramp).astype(np.float32),
-                          soft_index, soft_weight)
+                          soft_index, soft_weight,
+                          (REACH * self.r50 * self.scales[cluster]).astype(np.float32))
 
 
 def normalise(embeddings: np.ndarray) -> np.ndarray:

@@ -13,7 +13,6 @@ import yaml
 from jetson_cluster import heat
 from jetson_cluster.checking import NOT_YAML, Checker, nearest_name, one_line
 from jetson_cluster.errors import UserError, WorldError
-from jetson_cluster.preview import FORMATS as PREVIEW_FORMATS
 
 DEFAULT_PATH = "/etc/jetson-cluster/config.yaml"
 # A folder that cannot be made for one of these is wrongly named; for any other the disk is at fault.
@@ -21,6 +20,8 @@ ASKED_WRONG = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENA
                errno.ELOOP, errno.EINVAL)
 EMBEDDERS = ("auto", "cpu", "tensorrt", "onnxruntime", "openvino", "openvino-float32")
 CENTROIDS = ("float32", "float16")
+PREVIEW_FORMATS = ("none", "webp", "palette")
+PREVIEW_LEAST_BYTES = 1024  # with fewer allowed, not every format has room for its headers
 KEEP = "keep"
 # In words that cannot be mistaken for anything else.
 DELETE_UNRECEIVED = "delete-images-the-ground-never-received"
@@ -58,7 +59,7 @@ class TensorRTConfig(NamedTuple):
 class OrdersConfig(NamedTuple):
     """Where the ground's orders come in."""
 
-    path: Optional[str]  # None: nowhere
+    path: str
 
 
 class OutboxConfig(NamedTuple):
@@ -287,14 +288,14 @@ def _check(merged: dict, path: str, checker: Checker) -> Config:
             rows=checker.whole(queue["rows"], "queue.rows", 1, 100000),
             interval_s=checker.number(queue["interval_s"], "queue.interval_s", 0.1, 3600)),
         orders=OrdersConfig(
-            path=checker.text(merged["orders"]["path"], "orders.path") or None),
+            path=checker.text(merged["orders"]["path"], "orders.path")),
         outbox=OutboxConfig(
             path=checker.text(outbox["path"], "outbox.path") or None,
             bytes=checker.whole(outbox["bytes"], "outbox.bytes", 1, 2 ** 50)),
         preview=PreviewConfig(
             format=checker.text(preview["format"], "preview.format", PREVIEW_FORMATS),
-            # What a picture of 8 pixels takes, at least.
-            max_bytes=checker.whole(preview["max_bytes"], "preview.max_bytes", 256, 65536)),
+            max_bytes=checker.whole(
+                preview["max_bytes"], "preview.max_bytes", PREVIEW_LEAST_BYTES, 65536)),
         retention=RetentionConfig(
             free_bytes=checker.whole(
                 retention["free_bytes"], "retention.free_bytes", 0, 2 ** 50),

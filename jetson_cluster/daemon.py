@@ -13,7 +13,8 @@ import threading
 import time
 from typing import Callable, Mapping, NamedTuple, Optional, Tuple
 
-from jetson_cluster import codebook, frame, gpu_losses, health, heat, preview, recipe, sensors
+from jetson_cluster import (
+    codebook, frame, gpu_losses, health, heat, preview, recipe, sensors, soundness)
 from jetson_cluster.catalog import open_or_rebuild
 from jetson_cluster.clocks import boot_identity, utc_now
 from jetson_cluster.config import Config, make_folders
@@ -21,7 +22,7 @@ from jetson_cluster.database import is_damage, set_aside
 from jetson_cluster.embedder import AUTO, CPU, TENSORRT, open_embedder
 from jetson_cluster.embedder.base import Embedder, Options
 from jetson_cluster.embedder.tensorrt import missing
-from jetson_cluster.errors import GpuLost, WorldError
+from jetson_cluster.errors import GpuLost, JetsonClusterError, WorldError
 from jetson_cluster.head import Head
 from jetson_cluster.inbox import Inbox, mount_key
 from jetson_cluster.ingest import NOTHING, Ingest
@@ -86,12 +87,12 @@ class Daemon:
         try:
             with self._noting_gpu_loss():
                 self._open()
-        except sqlite3.DatabaseError as error:
+        except BaseException as error:
             self.close()
+            ours = isinstance(error, JetsonClusterError) or not isinstance(error, Exception)
+            if ours or getattr(self, "_catalog", None) is None:
+                raise
             raise self._failed(error)
-        except BaseException:
-            self.close()
-            raise
 
     def _open(self) -> None:
         config = self.config
@@ -144,6 +145,7 @@ class Daemon:
             self._codebook, self._wishes, self._catalog, self._placing, self._inbox, self._ingest,
             self._publisher, self._operations, self._heat, self._pause, self._reporter, self._sysfs)
         self._looked_at = self._started_at = self._monotonic()
+        self._use_next = None  # type: Optional[Callable[[], None]]
         self._starting.ready()
 
     def _open_embedder(self) -> Embedder:
@@ -204,27 +206,34 @@ class Daemon:
             try:
                 step = self._step()
                 self._pause.over()
-            except sqlite3.Error as error:
+            except JetsonClusterError:
+                raise
+            except Exception as error:
                 step = self._not_written(error)
             self._tell()
             return step
 
-    def _not_written(self, error: sqlite3.Error) -> Step:
-        """The catalog failed within a turn: wait, or end if it is past waiting."""
+    def _not_written(self, error: Exception) -> Step:
+        """A turn failed: wait if the catalog only cannot be written, else end."""
         if not may_pass(error):
             raise self._failed(error)
         self._pause.begin(error)
         self._reporter.note(self._pause.why)
         return Step(0, 0, 0, 0, False)
 
-    def _failed(self, error: sqlite3.Error) -> Exception:
-        """What to raise for a catalog that no waiting mends; a damaged one is set aside."""
+    def _failed(self, error: Exception) -> Exception:
+        """What to raise for an error that no waiting mends, and that may be the catalog's."""
         path = self.config.catalog_path
-        if not is_damage(error):
-            return WorldError("catalog %s: %s" % (path, error)) if may_pass(error) else error
-        self._catalog.close()
-        return WorldError("catalog %s: is damaged (%s); it is now %s, and at the next start the "
-                          "images are catalogued anew" % (path, error, set_aside(path)))
+        if may_pass(error):
+            return WorldError("catalog %s: %s" % (path, error))
+        if is_damage(error):
+            self._catalog.close()
+            return WorldError("catalog %s: is damaged (%s); it is now %s, and at the next start the "
+                              "images are catalogued anew" % (path, error, set_aside(path)))
+        soundness.mark(path)
+        log.error("TurnFailed: %s: %s", type(error).__name__, error, exc_info=error)
+        return WorldError("%s: %s; catalog %s may be damaged, and is checked at the next start" % (
+            type(error).__name__, error, path))
 
     def _step(self) -> Step:
         self._look()
@@ -261,7 +270,8 @@ class Daemon:
             self._publish(at_once=True)
             self._catalog.note_journal()
         except sqlite3.Error as error:
-            self._not_written(error)  # what is in flight is read again at the next start
+            self._not_written(error)
+            self._ingest.let_go()
         self._tell(at_once=True)
 
     def next_due_s(self) -> float:
@@ -335,12 +345,12 @@ class Daemon:
             return
         if self._codebook.poll():
             log.info("CodebookTaken: %s, %d clusters", self._codebook.path, self._codebook.value.k)
-            self._wishes.look()
-            self._use_codebook()
-        elif self._wishes.look():
-            self._use_policy()
-        else:
-            self._placing.look_for_targets()
+            self._use_next = self._use_codebook
+        if self._wishes.look():
+            self._use_next = self._use_next or self._use_policy
+        # Kept until it succeeds: the catalog may not be writable just now.
+        (self._use_next or self._placing.look_for_targets)()
+        self._use_next = None
         self._looked_at = self._monotonic()
         for error in (self._wishes.error, self._codebook.error):
             if error:

@@ -62,7 +62,7 @@ class Database:
                               "catalogued anew" % (path, error))
             raise WorldError("catalog %s: cannot be used (%s); is the disk full or failing?" % (
                 path, error))
-        except (UserError, WorldError):
+        except BaseException:
             self._db.close()
             raise
 

@@ -17,7 +17,7 @@ from jetson_cluster import provisional, quality, scoring
 from jetson_cluster.ledger import GROUND
 from jetson_cluster.policy import Policy
 from jetson_cluster.quality import Measures, Verdict
-from jetson_cluster.ranking import AGED, FAR, FLOOR, PIN, Ranked, Terms, names_of
+from jetson_cluster.ranking import AGED, FAR, FLOOR, NEAREST, PIN, Ranked, Terms, names_of
 from jetson_cluster.records import Row
 from jetson_cluster.schema import (
     ACKED, DELETED, DROPPED, HELD, MISSING, QUEUED, SENT, WAITING)
@@ -147,14 +147,26 @@ def _factors(facts: Facts, policy: Policy, terms: Terms, ranked: Optional[Ranked
         count = ranked.kin + ranked.kin_on_ground - ranked.common
         factors.append(_Factor("diversity", math.exp(terms.log_discount * count),
                                "%.4g ^ %.4f" % (math.exp(terms.log_discount), count)))
+    near = ranked.nearness if ranked else 1.0
     sent = any(twin.state in GROUND for twin in facts.twins)
-    if ranked.duplicate if ranked else sent:
+    duplicate = ranked.duplicate if ranked else sent
+    # Of the two only the smaller counts.
+    if near < (terms.near_duplicate if duplicate else 1.0):
+        factors.append(_Factor("nearness", near, _near_in_words(near, row.reach)))
+    elif duplicate:
         factors.append(_Factor("near_duplicate", terms.near_duplicate,
                                "one of its near-duplicates %s" % (
                                    "was sent" if sent else "is ahead of it")))
     if terms.per_byte:
         factors.append(_Factor("per_byte", 1.0 / max(row.bytes, 1), "1 / %d bytes" % row.bytes))
     return factors
+
+
+def _near_in_words(near: float, reach: float) -> str:
+    """`near` is (distance / reach)^2, and never below NEAREST."""
+    least = " or less" if near <= NEAREST * (1 + 1e-6) else ""
+    return "the nearest image ahead is %.3g away%s; those of its kind often are %.3g" % (
+        math.sqrt(near) * reach, least, reach)
 
 
 def _product(factors: List[_Factor]) -> float:

@@ -259,8 +259,7 @@ def _one_line(error: Exception) -> str:
 def _decode(content: bytes, image_format: str, wanted: Tuple[int, int], limits: Limits,
             resample: int, look: Callable[[Image.Image, int], Any]
             ) -> Tuple[Image.Image, Tuple[int, int], Optional[str], Any]:
-    """(RGB image of the wanted size, (width, height) of the whole image, EXIF time, what `look` gave).
-    """
+    """(RGB image of the wanted size, (width, height) of the whole, EXIF time, what `look` gave)."""
     image, exif, reopen = _open(content, image_format, limits)
     size, box = image.size, None
     if image_format == "JPEG":

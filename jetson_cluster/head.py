@@ -9,6 +9,7 @@ from typing import List, Optional, Tuple
 
 import numpy as np
 
+from jetson_cluster import provisional
 from jetson_cluster.policy import Policy
 from jetson_cluster.pool import Pool
 from jetson_cluster.ranking import Ranked, Terms
@@ -71,7 +72,8 @@ class Head:
         return Terms(
             weights=policy.weights_of(clusters) if self._catalog.clustered else np.ones(clusters),
             on_ground=self._counted(diversity.half_life_passes),
-            log_discount=math.log(diversity.discount),
+            log_discount=math.log(diversity.discount if self._catalog.clustered else
+                                  min(diversity.discount, provisional.DISCOUNT)),
             aged_until=self._catalog.aged_until(ageing.after_passes),
             aged_every=ageing.one_place_in, near_duplicate=diversity.near_duplicate,
             pins=tuple(self._catalog.pinned()) + self._meant(policy.pins),

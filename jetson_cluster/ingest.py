@@ -150,6 +150,11 @@ class Ingest:
         for arrival in set(outcome.arrivals) - set(outcome.changed):
             self._source.done(arrival)
 
+    def let_go(self) -> None:
+        """What is in flight cannot be recorded now and will be read again: no file is to blame."""
+        unrecorded = self._unrecorded.arrivals if self._unrecorded else []
+        self._blame_none(self._pipeline.arrivals + unrecorded)
+
     def _blame_none(self, arrivals: List[Arrival]) -> None:
         """Network, disk or user stopped the work, not the files that are in flight."""
         try:

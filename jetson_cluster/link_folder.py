@@ -1,7 +1,8 @@
-"""The outbox's folder as it is at one moment: which files are in it, and whether it is still the same.
+"""The outbox's folder as it is at one moment: which files are in it, and whether it is still the
+same.
 
-In: its path, names of links. Out: a `Listing`, and under which name a link stands in it. Nothing here
-changes anything.
+In: its path, names of links. Out: a `Listing`, and under which name a link stands in it. Nothing
+here changes anything.
 """
 
 import fcntl

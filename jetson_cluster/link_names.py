@@ -50,9 +50,9 @@ def keys_for(present: Sequence[Optional[int]], fixed: Sequence[bool], most: int 
              step: int = STEP) -> List[int]:
     """Keys 0..most for links in the order wanted: rising, and as many as possible as they are.
 
-    `present` has the keys of links that are there, None for new ones. Those `fixed` keep theirs, also
-    where they stand in the way of the order. Where there is no room left between two, all but the
-    fixed get other keys, then all but the first of these, at last all.
+    `present` has the keys of links that are there, None for new ones. Those `fixed` keep theirs,
+    also where they stand in the way of the order. Where there is no room left between two, all but
+    the fixed get other keys, then all but the first of these, at last all.
     """
     there = [place for place, key in enumerate(present) if key is not None]
     held = [place for place in there if fixed[place]]
@@ -68,7 +68,7 @@ def keys_for(present: Sequence[Optional[int]], fixed: Sequence[bool], most: int 
 def _rising(present: Sequence[Optional[int]], places: Sequence[int]) -> List[int]:
     """Most of `places`, such that their keys rise (patience sorting)."""
     ends = []  # type: List[int]  # the lowest key that ends a chain of each length ...
-    at, before = [], {}  # type: List[int], Dict[int, Optional[int]]  # ... its place, the one before
+    at, before = [], {}  # type: List[int], Dict[int, Optional[int]]  # ... where, and after which
     for place in places:
         length = bisect_left(ends, present[place])
         if length == len(ends):

@@ -1,15 +1,15 @@
 """What the catalog knows of the outbox's links: the table `outbox`, and which folder they are in.
 
-In: links about to be made, made, about to be removed. Out: the same, also after a crash at any moment.
-It is a part of the catalog, in its file; outbox.py does what is written down here.
+In: links about to be made, made, about to be removed. Out: the same, also after a crash at any
+moment. It is a part of the catalog, in its file; outbox.py does what is written down here.
 """
 
 from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 from jetson_cluster.database import Database, marks_for, parts_of
 
-# The column `made`. Only of a MADE one it is sure that it was sent when it is not there: one that is
-# PLANNED may never have been made, one that is GOING may have been removed by us.
+# The column `made`. Only of a MADE one it is sure that it was sent when it is not there: one that
+# is PLANNED may never have been made, one that is GOING may have been removed by us.
 PLANNED, MADE, GOING = 0, 1, 2
 
 
@@ -34,7 +34,8 @@ class OutboxLinks(Database):
         """Write down, all or nothing: new (name, image) that are PLANNED, names that are MADE or
         GOING now, and names to forget."""
         with self._transaction():
-            self._db.executemany("INSERT OR REPLACE INTO outbox VALUES (?, ?, %d)" % PLANNED, planned)
+            self._db.executemany(
+                "INSERT OR REPLACE INTO outbox VALUES (?, ?, %d)" % PLANNED, planned)
             for state, names in ((MADE, made), (GOING, going)):
                 self._db.executemany("UPDATE outbox SET made = ?1 WHERE name = ?2 AND made <> ?1",
                                      [(state, name) for name in names])

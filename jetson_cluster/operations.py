@@ -27,10 +27,8 @@ class Operations:
         self._config, self._catalog, self._head = config, catalog, head
         self._policy, self._inbox_available = policy, inbox_available
         self._monotonic = monotonic
-        self.orders = None  # type: Optional[DropFolder]
-        if config.orders.path:
-            self.orders = DropFolder(config.orders.path, config.inbox.settle_s,
-                                     follower_of(catalog, self._downlink, now), monotonic)
+        self.orders = DropFolder(config.orders.path, config.inbox.settle_s,
+                                 follower_of(catalog, self._downlink, now), monotonic)
         self.outbox = None  # type: Optional[Outbox]
         if config.outbox.path:
             self.outbox = Outbox(config.outbox.path, config.outbox.bytes, catalog, monotonic, now)
@@ -49,7 +47,7 @@ class Operations:
             self.retention.look(self._policy().weights_of(self._catalog.clusters))
         if before and not self.accepting:
             self.not_accepting_since = self._monotonic()
-        return self.orders.poll() if self.orders else 0
+        return self.orders.poll()
 
     def publish(self, head: Sequence[Row]) -> None:
         """Bring the outbox in line with the head of the queue."""
@@ -64,14 +62,13 @@ class Operations:
     @property
     def errors(self) -> Tuple[str, ...]:
         """What is wrong at the moment with each part, "" where nothing is."""
-        return (self.orders.error if self.orders else "", self.outbox.error if self.outbox else "",
-                self.retention.error)
+        return (self.orders.error, self.outbox.error if self.outbox else "", self.retention.error)
 
     @property
     def settled(self) -> bool:
         """Whether no order waits to be carried out."""
-        return self.orders is None or not self.orders.waiting
+        return not self.orders.waiting
 
     def next_due_s(self) -> float:
         """Seconds until there may be something to do."""
-        return self.orders.next_due_s() if self.orders else float("inf")
+        return self.orders.next_due_s()

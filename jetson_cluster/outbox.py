@@ -4,11 +4,11 @@ In: the head of the queue, best first, and what has become of the links. Out: ha
 are in the order of rank (link_names.py), to a limit of bytes; and in the catalog a pass with the
 images whose links have disappeared, for those were sent.
 
-A link counts as sent only if it surely had been made, is gone from the very folder it was made in, and
-was not removed here. In all other cases, a crash at any moment among them, it is made again: an image
-may be sent twice, but none is lost. Not gone is one that the downlink software renames while it sends,
-to NAME.anything or .NAME. The first link may be on its way: it is neither renamed nor removed while
-its image is queued. Files of others are left alone.
+A link counts as sent only if it surely had been made, is gone from the very folder it was made in,
+and was not removed here. In all other cases, a crash at any moment among them, it is made again: an
+image may be sent twice, but none is lost. Not gone is one that the downlink software renames while
+it sends, to NAME.anything or .NAME. The first link may be on its way: it is neither renamed nor
+removed while its image is queued. Files of others are left alone.
 """
 
 import errno
@@ -29,15 +29,15 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
 RETRY_S = 60.0  # a link that could not be made is not tried again every second
-# One file takes no longer on its way: 4 MB at 57.6 kbit/s take nine minutes. So long a link that was
-# the first is left as it is, and when for so long none has gone, the pass over the station is over.
+# No file is longer on its way: 4 MB at 57.6 kbit/s take nine minutes. So long a link that was the
+# first is left as it is; and when for so long none has gone, the pass over the station is over.
 ON_ITS_WAY_S = 600.0
 IDENTITY = "outbox"  # of the folder, in the catalog's meta; "": it was away since, so trust nothing
 OF_ALL = (errno.EXDEV, errno.EROFS, errno.ENOSPC, errno.EDQUOT)  # fails for every image alike
 MEND = {
-    errno.EXDEV: "a hard link needs one file system, mounted once: put outbox.path beside the inbox",
-    errno.EPERM: "its file system has no hard links, as FAT, or the image is neither the daemon's own "
-                 "nor writable for it: let the camera software use umask 002",
+    errno.EXDEV: "a link needs one file system, mounted once: put outbox.path beside the inbox",
+    errno.EPERM: "its file system has no hard links, as FAT, or the image is neither the daemon's "
+                 "own nor writable for it: let the camera software use umask 002",
     errno.EACCES: "let the daemon's user read the image and write to the outbox",
     errno.EMLINK: "the file has as many links as its file system allows",
     errno.ENOSPC: "make room on that disk", errno.EDQUOT: "raise the quota of the daemon's user",
@@ -91,8 +91,8 @@ class Outbox:
     def sync(self, rows: Sequence[Row]) -> None:
         """Mark what was sent, and keep the links true to `rows`, the head of the queue, best first.
 
-        To be called every turn; it does something once a second. Raises sqlite3.Error; then the next
-        call finds out what was done.
+        To be called every turn; it does something once a second. Raises sqlite3.Error; then the
+        next call finds out what was done.
         """
         if self._monotonic() < self._look_at:
             return
@@ -262,7 +262,7 @@ class Outbox:
 
     def _choose(self, rows: Sequence[Row], states: Dict[int, str], fate: Dict[str, str],
                 listing: Listing) -> List[Tuple[Row, Optional[str]]]:
-        """What to link, best first, with the links that are there; what does not fit is passed over."""
+        """What to link, best first, and by which links; what does not fit is passed over."""
         linked = {self._links[name].image: name for name, verdict in fate.items()
                   if verdict in (KEEP, LOOSE)}
         done = {self._links[name].image for name in fate} - set(linked)  # for now; they are going
@@ -286,9 +286,9 @@ class Outbox:
     def _tell_too_large(self, rows: Sequence[Row]) -> None:
         large = [row for row in rows if row.bytes > self._max_bytes]
         if large and "large" not in self._said:
-            log.warning("OutboxTooSmall: %s: %d images at the head of the queue are larger than all of "
-                        "outbox.bytes, %d, such as %s; they are not sent this way", self.path,
-                        len(large), self._max_bytes, printable_path(large[0].path))
+            log.warning("OutboxTooSmall: %s: %d images at the head of the queue are larger than "
+                        "all of outbox.bytes, %d, such as %s; they are not sent this way",
+                        self.path, len(large), self._max_bytes, printable_path(large[0].path))
             self._said.add("large")
         elif not large:
             self._said.discard("large")

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 IMAGE, PREVIEW = "image", "preview"
 # Of the queue so many rows are looked at first, and ever more where they do not fill the budget. At
 # the end a budget that only tiny files far behind could fill is left unfilled.
-ROWS_FIRST, ROWS_MORE, ROWS_MOST = 256, 4, 16384
+ROWS_FIRST, ROWS_MORE, ROWS_MOST = 256, 4, 8192
 LEAST_PREVIEW_BYTES = 64  # no smaller picture is a whole file
 
 

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 RETRY_S = 2.0
 
 
-def may_pass(error: sqlite3.Error) -> bool:
+def may_pass(error: Exception) -> bool:
     """Whether the cause is the disk or the moment, not the file and not the program."""
     return isinstance(error, sqlite3.OperationalError) and not is_damage(error)
 
@@ -34,7 +34,7 @@ class Pause:
         """Seconds until the next try; 0 when it is time."""
         return max(0.0, self._until - self._monotonic()) if self.why else 0.0
 
-    def begin(self, error: sqlite3.Error) -> None:
+    def begin(self, error: Exception) -> None:
         """A turn failed: rest before the next."""
         if not self.why:
             self.since = self._monotonic()

@@ -43,8 +43,8 @@ class Pipeline:
 
     def __init__(self, open_embedder: Callable[[], Embedder], limits: frame.Limits,
                  now: Callable[[], str], examine: Optional[Examine] = None):
-        """`now` gives the time as ISO 8601 UTC, for refusals. `examine` is shown every decoded image,
-        in the decoding threads, and gives (Measures or None, Preview or None), as preview.examine
+        """`now` gives the time as ISO 8601 UTC, for refusals. `examine` is shown every decoded
+        image, in the decoding threads, and gives (Measures, Preview or None), as preview.examine
         does. Raises what `open_embedder` raises.
         """
         self._limits, self._now, self._examine = limits, now, examine

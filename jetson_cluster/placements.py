@@ -9,7 +9,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
-from jetson_cluster import quality
+from jetson_cluster import quality, sketches
 from jetson_cluster.codebook import Assessment
 from jetson_cluster.database import Database, marks_for, parts_of
 from jetson_cluster.provisional import Groups
@@ -17,7 +17,8 @@ from jetson_cluster.quality import Measures
 from jetson_cluster.records import pack_soft
 
 PLACED = ("cluster = ?, distance = ?, second_distance = ?, ratio = ?, far = ?, novelty = ?, "
-          "representative = ?, interest = ?, soft = ?, quality = ?, signature = ?")
+          "representative = ?, interest = ?, soft = ?, quality = ?, signature = ?, reach = ?, "
+          "sketch = ?")
 
 
 class Worth(NamedTuple):
@@ -33,6 +34,7 @@ class Placement(NamedTuple):
 
     assessment: Assessment
     worth: Worth
+    sketches: Optional[np.ndarray] = None  # int16 [N, 32], see sketches.of; None: not known
 
 
 class Known(NamedTuple):
@@ -84,7 +86,9 @@ class Placements(Database):
         start, until = self.unplaced
         underway = start < until and not self.only_worth
         with self._transaction():
-            self._set_meta("only_worth", int(placed_by == self.placed_by and not underway))
+            # Formats 1 and 2 named nothing that gave worth, and kept no sketches.
+            self._set_meta("only_worth", int(
+                placed_by == self.placed_by and bool(self.valued_by) and not underway))
             self._set_meta("placed_by", placed_by)
             self._set_meta("valued_by", valued_by)
             self._set_meta("clusters", clusters)
@@ -179,14 +183,15 @@ class Placements(Database):
 
 def placement_columns(placement: Placement, row: int) -> tuple:
     """What PLACED stands for, of one row."""
-    found, worth = placement
+    found, worth, sketch = placement
     return (int(found.cluster[row]), float(found.distance[row]),
             # SQLite has no column type for infinity that reads back the same everywhere.
             float(min(found.second_distance[row], np.finfo(np.float32).max)),
             float(found.ratio[row]), int(found.far[row]), float(found.novelty[row]),
             float(found.representative[row]), float(worth.interest[row]),
             pack_soft(found.soft_index[row], found.soft_weight[row]),
-            float(worth.quality[row]), float(worth.signature[row]))
+            float(worth.quality[row]), float(worth.signature[row]), float(found.reach[row]),
+            None if sketch is None else sketches.pack(sketch[row]))
 
 
 def unpacked(measures: Optional[bytes]) -> Optional[Measures]:

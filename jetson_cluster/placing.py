@@ -11,7 +11,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
-from jetson_cluster import provisional, quality, scoring
+from jetson_cluster import provisional, quality, scoring, sketches
 from jetson_cluster.catalog import Catalog
 from jetson_cluster.codebook import Codebook, Nearest
 from jetson_cluster.placements import Placement, Worth
@@ -47,7 +47,7 @@ class Placing:
     @property
     def clusters(self) -> int:
         """How many clusters, or provisional groups, there can be."""
-        return self._codebook.k if self._codebook else provisional.MOST_GROUPS
+        return _clusters(self._codebook)
 
     @property
     def clustered(self) -> bool:
@@ -72,11 +72,12 @@ class Placing:
         if targets.unresolved != self._targets.unresolved:
             for why in targets.unresolved:
                 log.warning("TargetUnknown: %s; it counts nothing for now", why)
-        self._codebook, self._policy, self._targets = codebook, policy, targets
         placed_by = codebook.identity if codebook else "groups within %g" % self._groups.reach
         valued_by = scoring.identity(policy, targets)
         if (self._catalog.placed_by, self._catalog.valued_by) != (placed_by, valued_by):
-            self._catalog.begin_placing(placed_by, valued_by, self.clusters, self.clustered)
+            self._catalog.begin_placing(placed_by, valued_by, _clusters(codebook), bool(codebook))
+        # Last: while the catalog cannot be written all goes on as it was.
+        self._codebook, self._policy, self._targets = codebook, policy, targets
         if self.progress.done < self.progress.total:
             log.info("PlacingAnew: %d images by %s%s", self.progress.total - self.progress.done,
                      "the codebook" if codebook else "provisional groups",
@@ -99,7 +100,7 @@ class Placing:
 
     def record(self, images: List[Image], refusals: List[Refusal]) -> int:
         """Catalogue one batch; return how many of its images are new."""
-        placement, embeddings = None, np.empty((0, 0), np.float32)
+        placement = None
         if images:
             embeddings = np.stack([image.embedding for image in images])
             if self._codebook is None:
@@ -109,7 +110,9 @@ class Placing:
         with self._catalog.together():
             added = self._catalog.record(images, placement, refusals)
             new = [image for image, _ in added]
-            self._twins.join(new, embeddings[[row for _, row in added]])
+            if new:
+                rows = [row for _, row in added]
+                self._twins.join(new, embeddings[rows], placement.assessment.reach[rows])
         if new:
             self._twins.keep()
             self._head.offer(self._catalog.candidates_of(new))
@@ -119,11 +122,17 @@ class Placing:
         """Let the groups take note of embeddings; False if all images must now be placed anew."""
         before, groups = self._groups, provisional.admit(self._groups, embeddings)
         grown = groups.reach != before.reach
-        if grown or len(groups.leaders) != len(before.leaders):
-            self._catalog.save_groups(groups, unchanged=0 if grown else len(before.leaders))
+        if not grown and len(groups.leaders) == len(before.leaders):
+            return True
         self._groups = groups
-        if grown:
-            self.use(None, self._policy)
+        try:
+            with self._catalog.together():
+                self._catalog.save_groups(groups, unchanged=0 if grown else len(before.leaders))
+                if grown:
+                    self.use(None, self._policy)
+        except BaseException:
+            self._groups = before
+            raise
         return not grown
 
     def _found(self, images: List[Image]) -> Optional[Nearest]:
@@ -145,7 +154,8 @@ class Placing:
         assessment = (provisional.place(self._groups, embeddings) if self._codebook is None
                       else self._codebook.assess(embeddings, found))
         return Placement(assessment, self._value(
-            assessment.novelty, assessment.representative, measures, embeddings))
+            assessment.novelty, assessment.representative, measures, embeddings),
+            sketches.of(embeddings))
 
     def _value(self, novelty: np.ndarray, representative: np.ndarray,
                measures: Sequence[Optional[Measures]], embeddings: Optional[np.ndarray]) -> Worth:
@@ -191,3 +201,7 @@ class Placing:
         self._catalog.value(known.images, self._value(
             known.novelty, known.representative, known.measures, known.embeddings))
         return len(known.images)
+
+
+def _clusters(codebook: Optional[Codebook]) -> int:
+    return codebook.k if codebook else provisional.MOST_GROUPS

@@ -37,7 +37,7 @@ class Target(NamedTuple):
 class Diversity(NamedTuple):
     """How much those of one kind stand in one another's way."""
 
-    discount: float = 0.3  # what one image of just this kind ahead multiplies the score by
+    discount: float = 0.5  # what one image of just this kind ahead multiplies the score by
     half_life_passes: float = 5.0  # those sent count likewise, half as much after so many passes
     near_duplicate: float = 0.25  # for an image one of whose near-duplicates is ahead or was sent
 

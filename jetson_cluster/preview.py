@@ -13,14 +13,14 @@ from typing import Callable, NamedTuple, Optional, Tuple
 import numpy as np
 from PIL import Image, features
 
+from jetson_cluster.config import PREVIEW_FORMATS, PREVIEW_LEAST_BYTES
 from jetson_cluster.frame import on_black
 from jetson_cluster.quality import Measures, measure
 
 log = logging.getLogger(__name__)
 
-FORMATS = ("none", "webp", "palette")  # what may be asked for
+FORMATS, LEAST_BYTES = PREVIEW_FORMATS, PREVIEW_LEAST_BYTES  # what may be asked for
 BOX = (128, 96)  # pixels; upright pictures get it turned
-LEAST_BYTES = 1024  # with fewer allowed, not every format has room for its headers
 FIRST_QUALITY, BEST_QUALITY = 50, 95  # beyond, bytes grow several times as fast as what they buy
 # Of drawn and real pictures some sixty steps of quality multiply the bytes by e. The search aims a
 # little below what is allowed, and ends when it is near enough, or tired.
@@ -122,8 +122,8 @@ def _as_lossy(image_format: str, picture: Image.Image, max_bytes: int) -> bytes:
 def _as_palette(picture: Image.Image, max_bytes: int) -> bytes:
     """In sixteen colours where that fits, else in eight, which may not.
 
-    At equal bytes, eight colours in a smaller picture came out nearer to the picture than sixteen in
-    a yet smaller one or four in a larger one: 31.8, 31.5 and 31.0 dB after enlarging.
+    At equal bytes, eight colours in a smaller picture came out nearer to the whole one than sixteen
+    in a yet smaller or four in a larger: 31.8, 31.5 and 31.0 dB after enlarging.
     """
     few = _in_colours(picture, 8)
     if len(few) > SIXTEEN_FROM * max_bytes:

@@ -16,6 +16,9 @@ from jetson_cluster.codebook import (
 MOST_GROUPS = 64
 # An image nearer to a leader than this shows the same scene; it never founds a group.
 LEAST_REACH = 0.05
+# Discounted by no less than this, every group is heard once before any is heard twice: interest
+# runs from 0.5 at the leader to 1 at its reach.
+DISCOUNT = 0.3
 
 
 class Groups(NamedTuple):
@@ -70,13 +73,10 @@ def place(groups: Groups, embeddings: np.ndarray) -> Assessment:
     return Assessment(
         cluster=cluster, distance=distance, second_distance=second, ratio=share,
         far=np.zeros(rows, bool), novelty=share, representative=1 - share,
-        soft_index=np.repeat(cluster[:, None], NEIGHBOURS, axis=1), soft_weight=soft_weight)
+        soft_index=np.repeat(cluster[:, None], NEIGHBOURS, axis=1), soft_weight=soft_weight,
+        reach=np.zeros(rows, np.float32))
 
 
 def interest(novelty: np.ndarray) -> np.ndarray:
-    """What images are worth that fell so far among the groups: 0.5 at the leader, 1 at its reach.
-
-    One image ahead of the same group multiplies by 0.3, so every group is heard once before any is
-    heard twice.
-    """
+    """What images are worth that fell so far among the groups: 0.5 at the leader, 1 at its reach."""
     return 0.5 + 0.5 * novelty

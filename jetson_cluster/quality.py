@@ -1,9 +1,9 @@
 """How well a frame was taken: exposed, in focus, and with its pixels and lines all there.
 
 In: a decoded image. Out: `Measures`, six numbers that know nothing of policy and are kept with the
-image. With the policy's `Thresholds` they become a `Verdict`: the factor its score is multiplied by,
-and why. Hot and dead pixels are found first and taken out, so that they count neither as sharpness
-nor as exposure.
+image. With the policy's `Thresholds` they become a `Verdict`: the factor by which its score is
+multiplied, and why. Hot and dead pixels and dead lines are found first and taken out, so that they
+count neither as sharpness nor as exposure.
 """
 
 from typing import Dict, List, NamedTuple, Optional, Tuple
@@ -17,9 +17,9 @@ SHEET = 640
 # Focus and contrast are judged on averages, so many along the longer side: about what a network
 # sees, and the same for a JPEG decoded at reduced size as for the whole picture.
 REDUCED = 160
-# A hot pixel is white or nearly, a dead one black. Measured: of real tiles, also with their contrast
-# stretched to both ends, at most 0.9 % of the pixels pass for such; of 5 % planted ones 4.4 % are
-# found, after JPEG at quality 75 4.0 %.
+# A hot pixel is white or nearly, a dead one black. Measured: of real tiles, also brightened or with
+# their contrast stretched to both ends, at most 0.9 % of the pixels pass for such; of 5 % planted
+# ones 4.4 % are found, after JPEG at quality 75 4.0 %.
 NEAR_END = 20  # levels from black or white
 STANDS_OUT = 40  # levels beyond all neighbours but one, which may be hot too
 LINE_NEAR_END = 40  # the same for dead lines, which JPEG smears more
@@ -38,7 +38,7 @@ class Measures(NamedTuple):
 
     dark: float  # share of its pixels that are nearly black: below 1/8 of white
     bright: float  # share that is white
-    contrast: float  # between the darkest and the lightest, without 1 % at either end; 1: all levels
+    contrast: float  # from darkest to lightest, without 1 % at either end; 1: all levels
     sharpness: float  # steps over one pixel / steps over four; 0.25: a smooth ramp, 1: grains
     noise: float  # share of its pixels that are hot or dead
     dead_lines: float  # share of its lines, or columns if more, that are black or white throughout
@@ -48,21 +48,23 @@ LESS_IS_WORSE = ("contrast", "sharpness")
 
 
 class Thresholds(NamedTuple):
-    """The policy's `quality` section. Each pair: a frame is fine up to the one, useless from the
-    other; between them the factor falls in proportion. A pair of two equal numbers is a step, and
-    one at the end of its range is never reached."""
+    """The policy's `quality` section, in the units of Measures.
 
-    dark_fine: float = 0.97
+    Each pair: a frame is fine up to the one, useless from the other; between them the factor falls
+    in proportion. A pair of equal numbers is a step; at the end of its range it is never reached.
+    """
+
+    dark_fine: float = 0.97  # share that is nearly black: a night sky leaves more than 3 % lit
     dark_useless: float = 0.99
-    bright_fine: float = 0.5
+    bright_fine: float = 0.5  # share that is white: a sky may be
     bright_useless: float = 0.9
-    contrast_fine: float = 0.06
+    contrast_fine: float = 0.06  # share of all levels
     contrast_useless: float = 0.01
-    sharpness_fine: float = 0.37
+    sharpness_fine: float = 0.37  # ratio of steps; real tiles have 0.64 and more, blurred ones less
     sharpness_useless: float = 0.28
-    noise_fine: float = 0.01
+    noise_fine: float = 0.01  # share of the pixels
     noise_useless: float = 0.08
-    dead_lines_fine: float = 0.02
+    dead_lines_fine: float = 0.02  # share of the lines
     dead_lines_useless: float = 0.3
     least: float = 0.1  # the factor of a useless frame; 1: quality does not matter
 
@@ -96,8 +98,9 @@ def disorder(thresholds: Thresholds) -> List[str]:
 def measure(image: Image.Image) -> Measures:
     """Judge an 8-bit L, RGB or RGBA image of any size, whichever way up it is.
 
-    Whole black lines at the edges are left out, as nothing was taken there; black corners of a
-    mosaic are not, and count as dark. Needs memory for some 640 x 640 pixels.
+    Whole black lines at the edges are left out, as nothing was taken there. The black corners of a
+    mosaic that lies askew are not: they count as dark, and their edge as sharp. Needs memory for a
+    few times 640 x 640 pixels.
     """
     pixels, opaque = _sheet(image)
     noise = _mend(pixels)
@@ -122,7 +125,7 @@ def measure(image: Image.Image) -> Measures:
 
 
 def _sheet(image: Image.Image) -> Tuple[np.ndarray, Optional[np.ndarray]]:
-    """Greys of bounded size, uint8, and 255 where they are opaque if that is not everywhere."""
+    """Greys of bounded size, uint8, and 255 where they are opaque; None without transparency."""
     if max(image.size) > SHEET:
         image = image.resize(_fitting(image.size, SHEET), Image.NEAREST)
     if image.mode != "RGBA":

@@ -4,7 +4,7 @@ In: candidates (from the catalog, through the pool) and the terms they compete o
 and from what is on the ground). Out: images in the order to send them, each with its score and what
 stood ahead of it, and the words that say why.
 
-score = weight x interest x discount^(u.more) [x near_duplicate] [/ bytes]
+score = weight x interest x discount^(u.more) x min(nearness, near_duplicate) [/ bytes]
 
 u is the image's soft membership of clusters. `more` counts for each cluster the memberships of
 everything ahead in this queue and of what earlier passes sent, less the lowest such count of the
@@ -13,21 +13,30 @@ rise together, and soon only the sum of u decides: on synthetic terrain of 16 ki
 first 200 images were of the best tenth by interest; with it 90 % are, as evenly spread over the
 kinds. It changes nothing before every kind was seen, nor where images belong to one cluster alone.
 
+nearness = clip((d / reach)^2, 0.04, 1) with d, the distance to the nearest image ahead in this queue
+(sketches.py), and the reach of the image (codebook.Assessment): it tells two kinds apart that share
+a cluster, of which diversity alone would send one. near_duplicate counts where one was sent, or
+is ahead.
+
 The next best is found by looking again only at those that could still be it: lazy greedy (Minoux
 1978), a block of candidates at a time.
 """
 
 import math
+from bisect import bisect_right
 from collections import deque
 from typing import Dict, FrozenSet, List, NamedTuple, Tuple
 
 import numpy as np
 
+from jetson_cluster import sketches
 from jetson_cluster.codebook import NEIGHBOURS
 
 FLOOR = 1e-9  # interest may be 0; its logarithm must still be a number
 FAR_EVERY = 10  # one place in ten belongs to images beyond r95: discoveries seen, junk no flood
 FAR_QUALITY = 0.5  # of images far from everything, only those that the camera got right
+NEAREST = 0.04  # nearness of what is within a fifth of its reach to one ahead
+MUCH_LIKE = 0.5  # a nearness that is worth telling
 LIKE = 0.25  # a likeness to a target that is worth telling
 BLOCK = 256  # candidates looked at together: fewer cost more calls, more cost more looks in vain
 SHARES = 16  # steps of membership by which blocks are made: close bounds are found with few looks
@@ -38,7 +47,9 @@ CANDIDATE = np.dtype([
     ("image", np.int64), ("cluster", np.int32), ("interest", np.float32), ("ratio", np.float32),
     ("far", np.bool_), ("soft_index", np.int32, (NEIGHBOURS,)),
     ("soft_weight", np.float32, (NEIGHBOURS,)), ("bytes", np.int64), ("twin", np.int64),
-    ("quality", np.float32)])
+    ("quality", np.float32),
+    # Without a sketch reach is 0, and the image near no other.
+    ("reach", np.float32), ("sketch", np.int16, (sketches.NUMBERS,))])
 
 
 class Terms(NamedTuple):
@@ -69,6 +80,7 @@ class Ranked(NamedTuple):
     slot: str  # "" by its score; PIN, FAR, AGED
     duplicate: bool  # discounted, for a near-duplicate is ahead of it or was sent
     common: float = 0.0  # how many of all its kin count nothing, for every kind has as many
+    nearness: float = 1.0  # factor; less, the nearer the nearest image ahead of it is
 
 
 def group_of(candidates: np.ndarray) -> np.ndarray:
@@ -118,7 +130,7 @@ def order(candidates: np.ndarray, terms: Terms, rows: int) -> List[Ranked]:
     pool = candidates[np.unique(candidates["image"], return_index=True)[1]]
     if terms.held:
         pool = pool[~np.isin(pool["image"], sorted(terms.held))]
-    choice = _Choice(pool, terms)
+    choice = _Choice(pool, terms, rows)
     chosen = []
     for image in dict.fromkeys(terms.pins):
         if image in choice.waiting and len(chosen) < rows:
@@ -147,28 +159,37 @@ class _Choice:
     Candidates stand in blocks of one kind, that is one nearest centroid. What the best of a block
     scored when it was last looked at bounds what it can score now: since then it fell by no less
     than those taken of the kind weigh on its least member, and rose by no more than the common
-    count grew. Only blocks that may hold the best by their bounds are looked at. Each score is one
+    count grew. Only blocks that may hold the best by their bounds are looked at. Scores only fall by
+    nearness, so that of a block is worked out when the block is looked at. Each score is one
     sum in one order: it does not depend on which other candidates of its kind there are.
     """
 
-    def __init__(self, pool: np.ndarray, terms: Terms):
+    def __init__(self, pool: np.ndarray, terms: Terms, rows: int):
         wanted = terms.weights[pool["cluster"]] > 0
         base, duplicate = _base(pool, terms, wanted)
         places = np.lexsort((pool["image"], -base, np.floor(pool["soft_weight"][:, 0] * SHARES),
                              pool["soft_index"][:, 0], ~wanted))
         pool, self._wanted = pool[places], wanted[places]
         self._base, self._duplicate = base[places], duplicate[places]  # base: -inf once taken
+        self._log_duplicate = math.log(terms.near_duplicate)
+        self._twin = np.where(self._duplicate, self._log_duplicate, 0.0)  # log of the factor
+        # Nearness to the first `_seen` of those ahead, and its log.
+        self._nearness, self._near = np.ones(len(pool)), np.zeros(len(pool))
+        self._squared_reach = _squared_reach(pool)
+        self._side, self._other_side = sketches.sides(pool["sketch"], pool["reach"] > 0)
+        self._taken = np.empty((min(rows, len(pool)), self._side.shape[1]), np.float32)
+        self._count_taken = 0  # of those that have a sketch
         self._images, self._index = pool["image"].copy(), pool["soft_index"].copy()
         self._share = pool["soft_weight"].astype(np.float64)
         self.waiting = {image: place for place, image in enumerate(self._images.tolist())}
         self._group = group_of(pool)
         self._near_duplicates = _places_of_groups(self._group)
         self._log_discount = terms.log_discount
-        self._log_duplicate = math.log(terms.near_duplicate)
 
         kind = self._index[:, 0]
         starts = _starts(kind, self._wanted)
         self._edges, self._kind = starts.tolist() + [len(pool)], kind[starts]
+        self._seen = [0] * len(starts)
         self._fall = terms.log_discount * _of_parts(np.minimum, self._share[:, 0], starts)
         self._rise = -terms.log_discount * _of_parts(np.maximum, self._share.sum(axis=1), starts)
         self._bound = np.full(len(starts), np.inf)  # nothing was looked at yet
@@ -208,28 +229,46 @@ class _Choice:
 
     def _look(self, block: int) -> Tuple[float, int]:
         """The highest score in the block, and the image it is of, negative."""
-        part = slice(self._edges[block], self._edges[block + 1])
-        scores = self._base[part] + self._log_discount * _kin(
-            self._more, self._index[part], self._share[part])
+        part = self._see(block)
+        scores = (self._base[part] + np.minimum(self._near[part], self._twin[part])
+                  + self._log_discount * _kin(self._more, self._index[part], self._share[part]))
         highest = float(scores.max())
         self._bound[block], self._least_then[block] = highest, self._least
         self._counts_then[block] = self._counts[self._kind[block]]
         return highest, -int(self._images[part][scores == highest].min())
 
+    def _see(self, block: int) -> slice:
+        """Bring the nearness of a block up to date; where it is."""
+        part = slice(self._edges[block], self._edges[block + 1])
+        new = self._taken[self._seen[block]:self._count_taken]
+        if len(new):
+            before = self._nearness[part]
+            now = _nearest(self._side[part], new) / self._squared_reach[part]
+            if (now < before).any():
+                self._nearness[part] = np.maximum(np.minimum(before, now), NEAREST)
+                self._near[part] = np.log(self._nearness[part])
+            self._seen[block] = self._count_taken
+        return part
+
     def take(self, image: int, slot: str) -> Ranked:
         """Give the image the next place of the queue."""
         place = self.waiting.pop(image)
+        self._see(bisect_right(self._edges, place) - 1)
         index, share = self._index[place], self._share[place]
         ahead, ground, more = (float(_kin(counts, index, share))
                                for counts in (self._ahead, self._ground, self._more))
         wanted = bool(self._wanted[place])
-        score = math.exp(self._base[place] + self._log_discount * more) if wanted else 0.0
+        like = min(float(self._near[place]), float(self._twin[place]))
+        score = math.exp(self._base[place] + like + self._log_discount * more) if wanted else 0.0
         ranked = Ranked(image, score, ahead, ground, slot, bool(self._duplicate[place]),
-                        ahead + ground - more)
+                        ahead + ground - more, float(self._nearness[place]))
         if not ranked.duplicate:
             others = self._near_duplicates.get(int(self._group[place]), [])
-            self._base[others] += self._log_duplicate
+            self._twin[others] = self._log_duplicate
             self._duplicate[others] = True
+        if self._other_side[place, -1] < sketches.ENDLESS:
+            self._taken[self._count_taken] = self._other_side[place]
+            self._count_taken += 1
         self._base[place] = -np.inf
         self._left[not wanted][index[0]] -= 1
         np.add.at(self._ahead, index, share)
@@ -252,9 +291,29 @@ def _base(pool: np.ndarray, terms: Terms, wanted: np.ndarray) -> Tuple[np.ndarra
             + np.log(np.maximum(pool["interest"].astype(np.float64), FLOOR)))
     if terms.per_byte:
         base -= np.log(np.maximum(pool["bytes"], 1).astype(np.float64))
-    duplicate = np.isin(group_of(pool), sorted(terms.sent_twins))
-    base[duplicate] += math.log(terms.near_duplicate)
-    return base, duplicate
+    return base, np.isin(group_of(pool), sorted(terms.sent_twins))
+
+
+def _squared_reach(candidates: np.ndarray) -> np.ndarray:
+    """float64 [N], in steps; 1 without a reach."""
+    reach = candidates["reach"].astype(np.float64)
+    return np.where(reach > 0, (sketches.STEPS * reach) ** 2, 1)
+
+
+def _nearest(side: np.ndarray, other_side: np.ndarray) -> np.ndarray:
+    """float32 [N]: the least of the distances squared to each, from the two of sketches.sides."""
+    return (other_side @ side.T).min(axis=0)
+
+
+def nearness(candidates: np.ndarray, ahead: np.ndarray) -> np.ndarray:
+    """float64 [N]: the factor of CANDIDATE [N] with CANDIDATE [M] ahead of them."""
+    side, _ = sketches.sides(candidates["sketch"], candidates["reach"] > 0)
+    _, other_side = sketches.sides(ahead["sketch"], ahead["reach"] > 0)
+    found, limits = np.ones(len(candidates)), _squared_reach(candidates)
+    for start in range(0, len(candidates) if len(ahead) else 0, BLOCK):
+        part = slice(start, start + BLOCK)
+        found[part] = np.clip(_nearest(side[part], other_side) / limits[part], NEAREST, 1)
+    return found
 
 
 def _kin(counts: np.ndarray, index: np.ndarray, share: np.ndarray) -> np.ndarray:
@@ -295,6 +354,8 @@ def reason(row, label: str, weight: float, ranked: Ranked, clustered: bool,
         parts.append("%s (counts %.2g)" % (verdict_reason or "poor quality", row.quality))
     if ranked.duplicate:
         parts.append("near-duplicate of one ahead or sent")
+    elif ranked.nearness < MUCH_LIKE:
+        parts.append("much like one ahead")
     if clustered and weight != 1:
         parts.append("weight %g" % weight)
     parts.append(_kin_in_words(ranked.kin))

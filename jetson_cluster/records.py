@@ -70,6 +70,7 @@ class Row(NamedTuple):
     quality: float
     signature: float
     twin: int  # id of the first of its near-duplicates, 0: it is none
+    reach: float = 0.0  # the distance within which another image is near it, 0: not known
 
 
 class Pass(NamedTuple):

@@ -72,8 +72,7 @@ def status_of(parts: Parts, running: bool, now: str) -> Dict[str, Any]:
         "accepting": {"images": operations.accepting, "why_not": operations.retention.error
                       if not operations.accepting else ""},
         "paused": parts.pause.why,
-        "orders": {"path": parts.config.orders.path or "",
-                   "error": operations.orders.error if operations.orders else ""},
+        "orders": {"path": parts.config.orders.path, "error": operations.orders.error},
         "outbox": {"path": parts.config.outbox.path or "",
                    "links": operations.outbox.links if operations.outbox else 0,
                    "error": operations.outbox.error if operations.outbox else ""},

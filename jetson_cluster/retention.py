@@ -1,16 +1,17 @@
-"""Room on the inbox's disk: what may be deleted when it fills up, and whether new images are taken in.
+"""Room on the inbox's disk: what is deleted when it fills up, and whether new images are taken in.
 
-In: free bytes, and the catalog. Out: below the mark, files of acknowledged images are deleted, worst
-rank first; when none is left, new images stay in the inbox unread, and that is said. Images that the
-ground never received are deleted only where the config says so in as many words. Embedding and record
-of an image stay. Only files below the inbox are deleted, never folders, nothing through a symlink, and
-nothing whose size and mtime are others than those of the image.
+In: free bytes, and the catalog. Out: below the mark, files of acknowledged images are deleted,
+worst rank first; when none is left, new images stay in the inbox unread, and that is said. Images
+that the ground never received are deleted only where the config says so in as many words. Embedding
+and record of an image stay. Only files below the inbox are deleted, never folders, nothing through
+a symlink, and nothing whose size and mtime are others than those of the image.
 """
 
 import errno
 import logging
 import os
-from typing import Callable, Dict, List, NamedTuple, Sequence, Tuple
+import sqlite3
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from jetson_cluster.catalog import Catalog
 from jetson_cluster.clocks import utc_now
@@ -26,12 +27,12 @@ LOOK_S = 2.0
 PIECE = 50  # images a look: a turn of the loop stays short, and 25 a second outpace any camera
 # Room is made to so much above the mark, a twentieth, so that not every new image starts it anew.
 SPARE_SHARE = 20
-# The catalog's own disk, if it is another one: enough for 10,000 more records, its write-ahead log and
-# the journal, in which acknowledgements must find room whatever happens.
+# The catalog's own disk, if it is another one: enough for 10,000 more records, its write-ahead log
+# and the journal, in which acknowledgements must find room whatever happens.
 STATE_BYTES = 64 * 1000 * 1000
 # A file that could not be deleted is left out so long; with this many of them it is the disk or its
 # permissions, and trying more would change nothing.
-REST_S, MOST_RESTING = 600.0, 1000
+REST_S, MOST_REFUSING = 600.0, 1000
 NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 MEND = {
     errno.EACCES: "let the daemon's user write to that folder: the camera software needs umask 002",
@@ -51,11 +52,11 @@ class Decision(NamedTuple):
 
 def decide(free_bytes: int, mark_bytes: int, before: Decision, acked_left: bool, more_left: bool
            ) -> Decision:
-    """The next step, after `before`; `more_left` says whether there is anything unacknowledged that may be
-    deleted. A mark of 0: there is none.
+    """The next step, after `before`; `more_left` says whether there is anything unacknowledged that
+    may be deleted. A mark of 0: there is none.
 
-    Below the mark room is made, to a twentieth above it. While something may be deleted new images are
-    taken in; else they are not, from below the mark until there is room to spare.
+    Below the mark room is made, to a twentieth above it. While something may be deleted new images
+    are taken in; else they are not, from below the mark until there is room to spare.
     """
     enough = free_bytes >= mark_bytes + mark_bytes // SPARE_SHARE
     if not mark_bytes or enough or (free_bytes >= mark_bytes and not before.making_room
@@ -65,6 +66,13 @@ def decide(free_bytes: int, mark_bytes: int, before: Decision, acked_left: bool,
         return Decision(ACKED if acked_left else QUEUED, True, True)
     accepting = before.accepting and free_bytes >= mark_bytes
     return Decision("", not accepting, accepting)
+
+
+class _Chosen(NamedTuple):
+    """An image that is to go, with its files; () where these are gone."""
+
+    row: Row
+    files: Sequence[Tuple[str, Look]]
 
 
 class Retention:
@@ -81,7 +89,8 @@ class Retention:
         self.error = ""  # why new images are not taken in, "" if they are
         self._room = self._state_room = Decision("", False, True)
         self._look_at = monotonic()
-        self._resting = {}  # type: Dict[int, float]  # images that could not be deleted: until when
+        self._refusing = {}  # type: Dict[int, float]  # those that cannot be deleted: until when
+        self._elsewhere = set()  # type: Set[int]  # those with no file that could be deleted here
         self._refused = ""  # what could not be deleted, and why
         self._said = ""
 
@@ -94,7 +103,7 @@ class Retention:
         """Make a little room if there is too little; whether there is more now.
 
         `weights` are the clusters', by which images are ranked. To be called every turn while the
-        inbox is there; it does something every 2 s. Raises sqlite3.Error, and nothing is lost by it.
+        inbox is there; it does something every 2 s. Raises sqlite3.Error; nothing is lost by it.
         """
         if not self._mark_bytes or self._monotonic() < self._look_at:
             return False
@@ -111,14 +120,16 @@ class Retention:
         else:
             self._state_room = decide(state_free, STATE_BYTES, self._state_room, False, False)
         self._rest()
-        acked, more = [], []  # type: List[int], List[int]
+        state, images = "", []  # type: str, List[int]
         if decide(free, mark, self._room, True, True).delete:
-            acked = self._worst((ACKED,), weights)
-            more = self._worst((QUEUED, SENT), weights) if self._may_drop and not acked else []
-        self._room = decide(free, mark, self._room, bool(acked), bool(more))
+            for state in (ACKED, QUEUED, SENT) if self._may_drop else (ACKED,):
+                images = self._worst(state, weights)
+                if images:
+                    break
+        self._room = decide(free, mark, self._room, state == ACKED and bool(images), bool(images))
         freed = 0
         if self._room.delete:
-            freed = self._make_room(acked or more, mark + mark // SPARE_SHARE - free, not acked)
+            freed = self._make_room(state, images, mark + mark // SPARE_SHARE - free)
         self._tell(free, mark, state_free)
         return freed > 0
 
@@ -129,85 +140,100 @@ class Retention:
 
     def _rest(self) -> None:
         now_s = self._monotonic()
-        self._resting = {image: until for image, until in self._resting.items() if until > now_s}
-        if not self._resting:
+        self._refusing = {image: until for image, until in self._refusing.items() if until > now_s}
+        if not self._refusing:
             self._refused = ""
 
-    def _worst(self, states: Sequence[str], weights: Sequence[float]) -> List[int]:
-        """At most PIECE images that may be deleted, those worth least first."""
-        if len(self._resting) >= MOST_RESTING:
+    def _worst(self, state: str, weights: Sequence[float]) -> List[int]:
+        """At most PIECE images in `state` that may be deleted, those worth least first."""
+        if len(self._refusing) >= MOST_REFUSING:
             return []
-        for state in states:
-            found = self._catalog.worst(state, weights, PIECE + len(self._resting))
-            left = [image for image in found if image not in self._resting]
-            if left:
-                return left[:PIECE]
-        return []
+        left_out = set(self._refusing) | self._elsewhere
+        found = self._catalog.worst(state, weights, PIECE + len(left_out))
+        return [image for image in found if image not in left_out][:PIECE]
 
     # ---- deleting ----------------------------------------------------------------------------
 
-    def _make_room(self, images: List[int], wanted_bytes: int, dropping: bool) -> int:
+    def _make_room(self, state: str, images: List[int], wanted_bytes: int) -> int:
         """Delete files of these images, in their order, until so much is free; the bytes freed."""
-        rows, chosen, planned = self._catalog.rows(images), [], 0
+        chosen, planned, dropping = [], 0, state != ACKED  # type: List[_Chosen], int, bool
+        rows = self._catalog.rows(images)
         for image in images:
             if planned >= wanted_bytes:
                 break
             files = self._files_of(image)
-            if files:
-                chosen.append((rows[image], files))
+            if files is None or (dropping and not files):
+                self._elsewhere.add(image)
+            else:
+                chosen.append(_Chosen(rows[image], files))
                 planned += rows[image].bytes * len(files)
-            else:
-                self._leave_out(image)
+        accounted = True
         if dropping:
-            self._account(chosen)
-        freed, done, missing = 0, [], []  # type: int, List[Row], List[int]
-        for row, files in chosen:
-            results = [self._delete(path, look) for path, look in files]
-            freed += row.bytes * results.count(GONE_BY_US)
-            if REFUSED in results:
-                self._leave_out(row.image)
-                if dropping:
-                    self._audit(row, "refused", self._refused)
-            elif not dropping or GONE_BY_US in results or self._was_dropped(row):
-                done.append(row)
-            else:
-                missing.append(row.image)
-                self._leave_out(row.image)
-        # Afterwards: if the program ends before, the next look finds the files gone and goes on here.
-        with self._catalog.together():
-            self._catalog.retire([row.image for row in done])
-            self._catalog.mark_missing(missing)
+            try:
+                self._account(chosen)
+            except sqlite3.Error as error:
+                # Full to the last byte: the first one has to make room for what is written of it.
+                chosen, accounted = chosen[:1], False
+                log.error("DropNotAccounted: %s; first one image goes: %s", error, " ".join(
+                    "%s: %s" % (row.sha256, printable_path(row.path)) for row, _ in chosen))
+        with self._catalog.together():  # nobody else moves one of them to another state meanwhile
+            freed, done = self._delete_all(chosen, state)
+            if not accounted:
+                self._account([_Chosen(row, ()) for row in done])
         if done and not dropping:
             log.info("ImagesDeleted: %d acknowledged ones, %s", len(done), _size(freed))
         for row in done if dropping else ():
-            log.warning("ImageDropped: %s: %s: deleted to make room, and the ground never received it",
+            log.warning("ImageDropped: %s: %s: deleted to make room; the ground never received it",
                         row.sha256, printable_path(row.path))
         return freed
 
-    def _files_of(self, image: int) -> List[Tuple[str, Look]]:
-        """Its files; none if one is not below the inbox, for then the image would not be gone."""
+    def _delete_all(self, chosen: Sequence[_Chosen], state: str) -> Tuple[int, List[Row]]:
+        """(bytes freed, images without a file now) within a transaction.
+
+        Deleted before it is committed: if the program ends before that, the next look finds the
+        files gone and goes on from there; and a full disk has room again to write it down.
+        """
+        freed, done, missing = 0, [], []  # type: int, List[Row], List[int]
+        states = self._catalog.states_of([row.image for row, _ in chosen])
+        for row, files in chosen:
+            if states.get(row.image) != state:
+                continue
+            results = [self._delete(path, look) for path, look in files]
+            freed += row.bytes * results.count(GONE_BY_US)
+            if REFUSED in results:
+                self._refusing[row.image] = self._monotonic() + REST_S
+                if state != ACKED:
+                    self._audit(row, "refused", self._refused)
+            elif state == ACKED or GONE_BY_US in results or self._was_dropped(row):
+                done.append(row)
+            else:  # others removed it, or wrote something else: it is not dropped, but missing
+                missing.append(row.image)
+                self._elsewhere.add(row.image)
+        self._catalog.retire([row.image for row in done])
+        self._catalog.mark_missing(missing)
+        return freed, done
+
+    def _files_of(self, image: int) -> Optional[List[Tuple[str, Look]]]:
+        """Its files; None if one is not below the inbox, for then the image would not be gone."""
         files = [(path, (size, mtime_ns)) for path, size, mtime_ns in self._catalog.paths_of(image)]
         below = os.path.join(self._inbox, "")
-        return files if all(path.startswith(below) for path, _ in files) else []
-
-    def _leave_out(self, image: int) -> None:
-        self._resting[image] = self._monotonic() + REST_S
+        return files if all(path.startswith(below) for path, _ in files) else None
 
     # ---- what the ground never received --------------------------------------------------------
 
-    def _account(self, chosen: List[Tuple[Row, List[Tuple[str, Look]]]]) -> None:
-        """Write down what is about to go, before it goes: none of it may be lost without a trace."""
+    def _account(self, chosen: Sequence[_Chosen]) -> None:
+        """Write down what is about to go, before it goes: none may be lost without a trace."""
         with self._catalog.together():
             for row, files in chosen:
-                if any(look_at(path) == look for path, look in files):
-                    self._audit(row, DROPPED, "never received; deleted to make room, %d bytes, from %s"
-                                % (row.bytes, printable_path(row.path)))
+                if not files or any(look_at(path) == look for path, look in files):
+                    self._audit(row, DROPPED, "never received; deleted to make room, %d bytes, "
+                                "from %s" % (row.bytes, printable_path(row.path)))
 
     def _audit(self, row: Row, result: str, detail: str) -> None:
         self._catalog.audit(self._now(), ORIGIN, None, "delete", row.sha256, result, detail)
 
     def _was_dropped(self, row: Row) -> bool:
-        """Whether the account says so of a file that is gone: the program ended before the catalog did."""
+        """Whether the account says so of a file that is gone: the program ended just then."""
         return any((line.origin, line.action, line.result) == (ORIGIN, "delete", DROPPED)
                    for line in self._catalog.audit_rows(1, row.sha256))
 

@@ -68,6 +68,8 @@ ALTER TABLE images ADD COLUMN measures BLOB;           -- of its pixels, see qua
 ALTER TABLE images ADD COLUMN quality REAL NOT NULL DEFAULT 1;    -- what the policy makes of them
 ALTER TABLE images ADD COLUMN signature REAL NOT NULL DEFAULT 0;  -- likeness to a target
 ALTER TABLE images ADD COLUMN twin INTEGER NOT NULL DEFAULT 0;    -- first of its near-duplicates
+ALTER TABLE images ADD COLUMN reach REAL NOT NULL DEFAULT 0;      -- what is near it, see Assessment
+ALTER TABLE images ADD COLUMN sketch BLOB;             -- see sketches.pack
 CREATE INDEX images_queued ON images (id) WHERE state = 'queued';
 CREATE INDEX images_by_pass ON images (pass, pass_place) WHERE pass IS NOT NULL;
 CREATE INDEX images_by_preview_pass ON images (preview_pass) WHERE preview_pass IS NOT NULL;

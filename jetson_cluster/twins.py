@@ -11,8 +11,12 @@ import numpy as np
 
 from jetson_cluster.codebook import normalise
 
-# Measured on real Mars tiles: above it two embeddings show the same scene (see DESIGN, "Ranking").
+# Measured on real Mars tiles with EfficientNet-Lite0: above it two embeddings show the same scene
+# (see DESIGN, "Ranking"). Of InceptionV3's mixed5 7.6 % of all pairs are above it, so that two must
+# also be close for their cluster: within this share of the image's reach.
 LEAST_COSINE = 0.985
+REACH_SHARE = 0.5
+ROUNDING = 1e-5  # the same picture twice has a cosine within this of 1
 # Images of one stop come one after the other; 512 of 2,048 numbers are 4 MB and take half a
 # millisecond to compare.
 RECENT = 512
@@ -27,9 +31,10 @@ class Twins:
         self._points = normalise(embeddings)
         self._next = self._images, self._points
 
-    def join(self, images: Sequence[int], embeddings: np.ndarray) -> None:
+    def join(self, images: Sequence[int], embeddings: np.ndarray, reach: np.ndarray) -> None:
         """Find the near-duplicates of these new images, raw float32 [N, D], and note them.
 
+        `reach` float32 [N] is that of codebook.Assessment; where it is 0 only the cosine decides.
         To be called within the transaction that added them, and `keep` after it.
         """
         if not len(images):
@@ -41,7 +46,7 @@ class Twins:
         else:
             points_held = points
         held = self._images + list(images)
-        pairs = self._pairs(points, points_held, held)
+        pairs = self._pairs(points, points_held, held, _least_cosines(reach))
         if pairs:
             self._catalog.join_twins(pairs)
         self._next = held[-RECENT:], points_held[-RECENT:]
@@ -50,14 +55,21 @@ class Twins:
         """What was joined last is in the catalog: compare with it from now on."""
         self._images, self._points = self._next
 
-    def _pairs(self, points: np.ndarray, points_held: np.ndarray, held: List[int]
-               ) -> List[Tuple[int, int]]:
+    def _pairs(self, points: np.ndarray, points_held: np.ndarray, held: List[int],
+               least: np.ndarray) -> List[Tuple[int, int]]:
         """(new image, the one before it that is most like it) where that is like enough."""
         cosines = points @ points_held.T
         before = len(held) - len(points)
         pairs = []
         for row in range(len(points)):
             seen = cosines[row, :before + row]
-            if len(seen) and seen.max() >= LEAST_COSINE:
+            if len(seen) and seen.max() >= least[row]:
                 pairs.append((held[before + row], held[int(seen.argmax())]))
         return pairs
+
+
+def _least_cosines(reach: np.ndarray) -> np.ndarray:
+    """float32 [N]: how alike others must be to images of this reach."""
+    # Of two directions at a distance d the cosine is 1 - d^2 / 2.
+    by_distance = 1 - (REACH_SHARE * reach) ** 2 / 2
+    return np.where(reach > 0, np.clip(by_distance, LEAST_COSINE, 1 - ROUNDING), LEAST_COSINE)

@@ -77,5 +77,12 @@ class Wishes:
 
 
 def _differ(one: Policy, other: Policy) -> bool:
-    """Whether two policies say different things; those with an embedding always may."""
-    return repr(one) != repr(other) or any(target.embedding is not None for target in one.targets)
+    """Whether two policies say different things."""
+    return _in_full(one) != _in_full(other)
+
+
+def _in_full(said: Policy) -> Policy:
+    """The same with embeddings that can be compared."""
+    return said._replace(targets=tuple(
+        target if target.embedding is None else
+        target._replace(embedding=target.embedding.tobytes()) for target in said.targets))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from catalogued import SPACE, image, placement, record, sha256_of
+from jetson_cluster import sketches
 from jetson_cluster.candidates import HALF_LIVES_COUNTED
 from jetson_cluster.catalog import Catalog
 from jetson_cluster.preview import Preview
@@ -33,7 +34,7 @@ def in_order(catalog, numbers, *keys):
 
 
 def test_a_candidate_is_what_the_placement_said(catalog):
-    numbers, (found, worth) = fill(catalog, 20)
+    numbers, (found, worth, _) = fill(catalog, 20)
     back = in_order(catalog, numbers, lambda held: held["image"])
     assert back.dtype == CANDIDATE and back["image"].tolist() == numbers
     for name, expected in (
@@ -42,6 +43,23 @@ def test_a_candidate_is_what_the_placement_said(catalog):
             ("bytes", 100 + np.arange(20)), ("twin", np.zeros(20, np.int64)),
             ("soft_weight", found.soft_weight.astype(np.float16))):
         np.testing.assert_array_equal(back[name], expected)
+
+
+def test_a_candidate_has_its_sketch_and_reach_and_without_a_sketch_no_reach(catalog):
+    """Images of before there were sketches are near no other."""
+    images = [image("/inbox/%d.png" % content, content) for content in range(3)]
+    placed = placement(images, clusters=CLUSTERS)
+    sketch = np.arange(3 * sketches.NUMBERS, dtype=np.int16).reshape(3, -1)
+    placed = placed._replace(
+        sketches=sketch, assessment=placed.assessment._replace(
+            reach=np.array([0.5, 0.25, 0.125], np.float32)))
+    numbers = [number for number, _ in catalog.record(images, placed, [])]
+    back = in_order(catalog, numbers, lambda held: held["image"])
+    np.testing.assert_array_equal(back["sketch"], sketch)
+    assert back["reach"].tolist() == [0.5, 0.25, 0.125]
+    older, _ = fill(catalog, 10)
+    back = catalog.candidates_of(older)
+    assert len(back) == 7 and not back["sketch"].any() and not back["reach"].any()
 
 
 def test_the_best_of_a_cluster_come_first_and_no_more_than_asked(catalog):
@@ -135,7 +153,7 @@ def test_an_image_has_the_near_duplicates_of_its_group(catalog):
 
 
 def test_the_worst_are_those_of_least_worth_newest_first_and_never_pinned(catalog):
-    numbers, (found, worth) = fill(catalog, 60)
+    numbers, (found, worth, _) = fill(catalog, 60)
     weights = [1.0, 0.25, 3.0]
     catalog.move("pin", numbers[7:9])
     catalog.record([image("/inbox/hot.png", 99)._replace(embedding=None)], None, [])
@@ -151,7 +169,7 @@ def test_the_worst_are_those_of_least_worth_newest_first_and_never_pinned(catalo
 
 
 def test_a_row_says_all_that_is_known_of_an_image(catalog):
-    numbers, (found, worth) = fill(catalog, 3)
+    numbers, (found, worth, _) = fill(catalog, 3)
     catalog.begin_pass(numbers[1:2], numbers[2:], 1000, "test", AT)
     catalog.move("pin", numbers[2:])
     catalog.record([image("/inbox/hot.png", 99)._replace(embedding=None)], None, [])

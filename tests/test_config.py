@@ -43,9 +43,8 @@ def flat(mapping):
 
 def as_nested(loaded):
     """A Config as the mapping it could have been read from."""
-    fields = dict(loaded._asdict(), inbox=dict(loaded.inbox._asdict()),
-                  queue=dict(loaded.queue._asdict()), tensorrt=dict(loaded.tensorrt._asdict()),
-                  heat=dict(loaded.heat._asdict()))
+    fields = {key: dict(held._asdict()) if key in config.SECTIONS else held
+              for key, held in loaded._asdict().items()}
     del fields["path"]
     return fields
 
@@ -54,10 +53,12 @@ def as_nested(loaded):
 def test_a_file_that_says_nothing_gives_the_defaults(write, text):
     loaded = config.load(write(text))
     expected = dict(flat(config.DEFAULTS), **{
-        "queue.path": "/var/lib/jetson-cluster/queue.csv"})
+        "queue.path": "/var/lib/jetson-cluster/queue.csv",
+        "status.prom": "/var/lib/jetson-cluster/status.prom"})
     assert flat(as_nested(loaded)) == expected
     assert loaded.catalog_path == "/var/lib/jetson-cluster/catalog.sqlite"
     assert loaded.status_path == "/var/lib/jetson-cluster/status.json"
+    assert loaded.previews_path == "/var/lib/jetson-cluster/previews"
 
 
 def test_every_setting_has_a_default_of_its_own(write):
@@ -84,6 +85,38 @@ def test_the_queue_stands_in_the_state_folder_unless_it_is_put_elsewhere(write):
     assert config.load(write("state_dir: /data/s")).queue.path == "/data/s/queue.csv"
     assert config.load(write(""), ["state_dir=/data/t"]).queue.path == "/data/t/queue.csv"
     assert config.load(write("queue: {path: /out/q.csv}")).queue.path == "/out/q.csv"
+
+
+def test_so_does_what_is_written_for_prometheus(write):
+    assert config.load(write("state_dir: /data/s")).status.prom == "/data/s/status.prom"
+    assert config.load(write("status: {prom: m/x.prom}")).status.prom == os.path.join(
+        os.path.dirname(write("")), "m", "x.prom")
+
+
+def test_there_is_an_outbox_only_where_one_is_named(write, tmp_path):
+    assert config.load(write("")).outbox.path is None
+    assert config.load(write("outbox: {path: out}")).outbox.path == str(tmp_path / "out")
+    assert config.load(write("")).orders.path == "/var/spool/jetson-cluster/orders"
+
+
+@pytest.mark.parametrize("key, text", [
+    ("preview.format", "jpeg"), ("preview.format", "wepb"),
+    # Deleting what the ground never received cannot be asked for by a short word or by mistake.
+    ("retention.unacknowledged", "delete"), ("retention.unacknowledged", "true"),
+    ("retention.unacknowledged", "DELETE-IMAGES-THE-GROUND-NEVER-RECEIVED")])
+def test_a_word_is_one_of_a_few(write, key, text):
+    message = refusal(write(""), ["%s=%s" % (key, text)])
+    assert "'%s' must be " % key in message
+    section, name = key.split(".")
+    with pytest.raises(UserError):
+        config.load(write("%s: {%s: %s}" % (section, name, text)))
+
+
+def test_what_may_be_deleted_is_said_in_words_that_cannot_be_mistaken(write):
+    assert config.load(write("")).retention.unacknowledged == "keep"
+    words = "delete-images-the-ground-never-received"
+    assert config.load(write("retention: {unacknowledged: %s}" % words)
+                       ).retention.unacknowledged == words == config.DELETE_UNRECEIVED
 
 
 def test_an_override_wins_over_the_file_and_the_last_over_the_first(write):
@@ -144,7 +177,9 @@ NUMBERS = {
     "batch": (0, 1024), "threads": (0, 1024), "inbox.settle_s": (0.01, 3600),
     "inbox.rescan_s": (0.1, 3600), "inbox.max_file_bytes": (1, 2 ** 40),
     "inbox.max_pixels": (1, 10 ** 10), "inbox.sixteen_bit_white": (1, 65535),
-    "queue.rows": (1, 100000), "queue.interval_s": (0.1, 3600)}
+    "queue.rows": (1, 100000), "queue.interval_s": (0.1, 3600), "outbox.bytes": (1, 2 ** 50),
+    "retention.free_bytes": (0, 2 ** 50),
+    "preview.max_bytes": (1024, 65536)}
 
 
 @pytest.mark.parametrize("key", sorted(NUMBERS))
@@ -226,6 +261,13 @@ def test_neither_through_a_link_nor_the_queue_alone(write, tmp_path):
     assert "'state_dir' is " in refusal(write("inbox: {path: in}\nstate_dir: link/state"))
     message = refusal(write("inbox: {path: in}\nstate_dir: s\nqueue: {path: in/queue.csv}"))
     assert "'queue.path' is " in message and "state_dir" not in message
+
+
+@pytest.mark.parametrize("key", ["orders.path", "outbox.path", "status.prom"])
+def test_nor_may_orders_links_or_status_lie_there(write, key):
+    section, name = key.split(".")
+    message = refusal(write("inbox: {path: in}\nstate_dir: s\n%s: {%s: in/x}" % (section, name)))
+    assert "'%s' is " % key in message and "inside the inbox" in message
 
 
 def test_an_inbox_beside_or_inside_the_state_folder_is_fine(write):

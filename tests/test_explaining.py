@@ -16,7 +16,7 @@ from jetson_cluster.inbox import Arrival
 from jetson_cluster.placing import Placing
 from jetson_cluster.policy import EMPTY, Ageing, Target
 from jetson_cluster.quality import Measures
-from jetson_cluster.ranking import AGED, PIN
+from jetson_cluster.ranking import AGED, PIN, Ranked
 from jetson_cluster.records import Image
 
 DIMENSION = 24
@@ -101,9 +101,28 @@ def test_the_factors_multiply_to_the_score_of_the_queue_file(told):
         assert np.prod(list(printed(explanation).values())) == pytest.approx(
             place.score, rel=1e-4)
         assert any(line.startswith("score %s, " % score) for line in explanation.lines)
-    assert {"near_duplicate", "diversity", "interest", "weight"} <= set().union(
-        *(told(place.image).numbers["factors"] for place in ranked))
+    factors = set().union(*(told(place.image).numbers["factors"] for place in ranked))
+    assert {"near_duplicate", "diversity", "interest", "weight"} <= factors
+    assert ("nearness" in factors) is told.catalog.clustered
     assert {PIN, AGED, ""} <= {place.slot for place in ranked}
+
+
+def test_of_nearness_and_a_near_duplicate_only_what_counts_is_told(told):
+    terms = terms_for(64, near_duplicate=0.25)
+    facts = explaining.gather(told.catalog, 14, told.policy, scoring.Targets.resolve(
+        told.policy, told.catalog, None), told.catalog.clustered)
+    facts = facts._replace(row=facts.row._replace(reach=0.5))
+    for near, duplicate, names, words in (
+            (1.0, False, set(), ""), (1.0, True, {"near_duplicate"}, "near-duplicates is ahead"),
+            (0.36, False, {"nearness"}, "image ahead is 0.3 away; those of its kind often are 0.5"),
+            (0.36, True, {"near_duplicate"}, "near-duplicates is ahead"),
+            (0.04, True, {"nearness"}, "the nearest image ahead is 0.1 away or less;")):
+        ranked = Ranked(14, 0.5, 0, 0, "", duplicate, nearness=near)
+        explanation = explaining.explain(facts, told.policy, terms, ranked, 1)
+        found = explanation.numbers["factors"]
+        assert set(found) & {"nearness", "near_duplicate"} == names
+        assert min(near, 0.25 if duplicate else 1) == np.prod([found[name] for name in names])
+        assert words in "\n".join(explanation.lines)
 
 
 def test_the_parts_of_the_interest_and_of_the_kin_add_up(told):

@@ -243,6 +243,33 @@ def test_without_a_codebook_groups_have_no_weights_and_the_order_holds_all_the_s
         assert {(number - 1) % 6 for number in first[:3] + again} == set(range(6))
 
 
+def test_two_kinds_that_share_a_cluster_are_told_apart(rover):
+    """Twenty of one scene of a cluster, and one of another scene that no cluster is for."""
+    rover.take(20, scenes=[3], spread=0.05)
+    other = SCENES[3] + 0.35 * np.random.RandomState(77).normal(size=DIMENSION)
+    rover.placing.record([image(21, 3)._replace(embedding=other.astype(np.float32))], [])
+    rover.newest = 21
+    rows = rover.catalog.rows(range(1, 22))
+    assert {row.cluster for row in rows.values()} == {3} and not any(
+        row.far for row in rows.values())
+    ranked = rover.head.order(EMPTY)
+    assert 21 in [place.image for place in ranked[:2]]
+    assert max(place.nearness for place in ranked[2:]) < 0.5 and ranked[1].nearness == 1
+    assert ranked == rover.elsewhere() == everything(rover)
+
+
+def test_no_group_is_heard_twice_before_every_other_whatever_the_policys_discount(tmp_path):
+    policy = EMPTY._replace(diversity=Diversity(discount=0.9))
+    with Catalog(str(tmp_path / "catalog.sqlite"), "net") as catalog:
+        head = Head(catalog, ROWS)
+        placing = Placing(catalog, head)
+        placing.use(None, policy)
+        placing.record([image(number, number % 7, spread=0.002) for number in range(60)], [])
+        first = [place.image for place in head.order(policy)]
+        assert {(number - 1) % 7 for number in first[:7]} == set(range(7))
+        assert all(place.nearness == 1 for place in head.order(policy))
+
+
 def test_while_images_are_placed_anew_there_is_no_order(rover):
     rover.take(30)
     before = rover.ids()

@@ -3,113 +3,23 @@
 The daemon is driven turn by turn, with a clock that is passed in and a folder that stands for /sys.
 """
 
-import csv
-import json
 import os
 import random
 import socket
 import subprocess
 import sys
-import threading
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from jetson_cluster import config, daemon, frame, heat, loops
-from jetson_cluster.errors import WorldError
+from driven import BATCH, Rover, some
+from jetson_cluster import frame, heat
 from jetson_cluster.verbs.status import describe
-from jetson_cluster.walker import look
-
-TURN_S = 0.1
-BATCH = 8  # of the tiny network's recipe
-
-
-class Rover:
-    """Folders, settings, a clock and temperatures; `with rover.daemon() as opened` drives it."""
-
-    def __init__(self, folder, model):
-        self.folder, self.inbox, self.state = folder, folder / "inbox", folder / "state"
-        self.sys, self.now, self.opened, self.begun = folder / "sys", 5000.0, None, []
-        self.inbox.mkdir()
-        (folder / "config.yaml").write_text(
-            "state_dir: state\nmodel: {}\ncodebook: codebook.npz\npolicy: policy.yaml\n"
-            "embedder: onnxruntime\nthreads: 1\n"
-            "inbox: {{path: inbox, settle_s: 0.05, rescan_s: 0.3}}\n"
-            "queue: {{rows: 1000, interval_s: 0.1}}\n".format(model))
-        self.temperature(30)
-
-    def temperature(self, gpu_c):
-        zone = self.sys / "class" / "thermal" / "thermal_zone1"
-        zone.mkdir(parents=True, exist_ok=True)
-        (zone / "type").write_text("GPU-therm\n")
-        (zone / "temp").write_text("%d\n" % (1000 * gpu_c))
-
-    def drop(self, *names):
-        """Pictures, each of its own content, which its name decides."""
-        for name in names:
-            noise = np.random.RandomState(sum(map(ord, name)) * 31 + len(name)).randint(
-                0, 256, (8, 8, 3))
-            noise[0, 0] = [int(number) for number in os.fsencode(name)[:3].ljust(3)]
-            part = self.inbox / (name + ".part")
-            Image.fromarray(noise.astype(np.uint8)).save(str(part), "PNG")
-            part.rename(self.inbox / name)
-
-    def seen(self, *names):
-        """The files as the inbox sees them."""
-        return [look(str(self.inbox / name)) for name in names]
-
-    def daemon(self, **more):
-        """The daemon; (time, degrees, names) of every batch that it begins to embed is noted."""
-        opened = daemon.Daemon(config.load(str(self.folder / "config.yaml")), environment=more,
-                               monotonic=lambda: self.now, sysfs=str(self.sys))
-        submit = opened._pipeline.submit
-
-        def noting(arrivals):
-            self.begun.append((self.now, opened._heat.zones.get("GPU-therm"),
-                               [os.path.basename(arrival.path) for arrival in arrivals]))
-            submit(arrivals)
-
-        opened._pipeline.submit = noting
-        self.opened = opened
-        return opened
-
-    def turn(self, turns=1):
-        for _ in range(turns):
-            self.opened.step()
-            self.now += TURN_S
-
-    def until(self, true, most=2000):
-        for _ in range(most):
-            if true():
-                return
-            self.turn()
-        raise AssertionError("did not come true in %d turns" % most)
-
-    def counts(self):
-        """(queued, waiting, missing)"""
-        counts = self.opened._catalog.counts
-        return counts["queued"], counts["waiting"], counts["missing"]
-
-    def embedded(self):
-        """Every name whose embedding was begun, in order."""
-        return [name for _, _, names in self.begun for name in names]
-
-    def names(self):
-        with open(str(self.state / "queue.csv"), encoding="utf-8", newline="") as stream:
-            return sorted(os.path.basename(row["path"]) for row in csv.DictReader(stream))
-
-    def status(self):
-        return json.loads((self.state / "status.json").read_text())
 
 
 @pytest.fixture
 def rover(tmp_path, tiny):
     return Rover(tmp_path, tiny)
-
-
-def some(letter, count):
-    return ["%s%03d.png" % (letter, number) for number in range(count)]
 
 
 def test_images_that_come_in_the_heat_are_known_and_counted_and_not_decoded(rover, monkeypatch):
@@ -126,7 +36,7 @@ def test_images_that_come_in_the_heat_are_known_and_counted_and_not_decoded(rove
         assert rover.opened._inbox.drained and rover.opened.network_s == 0 and not rover.begun
     status = rover.status()
     assert status["heat"] == {"level": "hot", "hottest_c": 92.0, "zones": {"GPU-therm": 92.0}}
-    assert status["images"] == {"queued": 0, "waiting": 20, "missing": 0}
+    assert rover.images() == {"waiting": 20}
     assert rover.names() == []
 
 
@@ -271,7 +181,7 @@ def test_a_waiting_file_that_crashes_the_decoder_is_given_up_after_three_times(r
                               str(rover.sys)]) for _ in range(4)]
     assert codes == [139, 139, 139, 0]
     assert rover.names() == ["innocent.png"]
-    assert rover.status()["images"] == {"queued": 1, "waiting": 0, "missing": 0}
+    assert rover.images() == {"queued": 1}
     assert [refusal["code"] for refusal in rover.status()["refusals"]] == ["quarantined"]
 
 
@@ -476,11 +386,11 @@ def test_the_operator_reads_how_hot_it_is_and_how_many_wait(rover):
         rover.opened.drain()
     text = describe(rover.status())
     assert "hot: 88.0 C in GPU-therm; embedding stopped, 3 images wait" in text
-    assert "0 queued (0 B), 3 waiting to be embedded, 0 missing" in text
+    assert "0 queued (0 B), 3 waiting to be embedded, 0 sent (0 B)" in text
 
 
 @pytest.mark.parametrize("degrees, words", [
-    (30, b"STATUS=0 queued, 0 refused, 0 waiting in the inbox\x00"),
+    (30, b"STATUS=0 queued, 0 sent, 0 refused, 0 waiting in the inbox\x00"),
     (82, b"inbox; warm: 82.0 C in GPU-therm; smaller batches, pauses between them\x00"),
     (92, b"inbox; hot: 92.0 C in GPU-therm; embedding stopped\x00")])
 def test_systemd_hears_of_the_heat(rover, degrees, words):
@@ -495,105 +405,6 @@ def test_systemd_hears_of_the_heat(rover, degrees, words):
             while b"WATCHDOG" not in heard:
                 heard += ear.recv(4096) + b"\0"
     assert words in heard
-
-
-# ---- `once` --------------------------------------------------------------------------------------
-
-class Clock:
-    """Stands for the daemon's `wake`: to wait moves the passed-in clock and changes the weather."""
-
-    def __init__(self, rover, weather=lambda now: None):
-        self.rover, self.weather = rover, weather
-
-    def clear(self):
-        """Nothing wakes the loop but time."""
-
-    def wait(self, seconds):
-        assert seconds > 0 or self.rover.opened._publisher.stale
-        self.rover.now += max(seconds, 0.01)
-        self.weather(self.rover.now)
-
-
-def test_once_waits_until_it_has_cooled(rover, caplog):
-    rover.temperature(92)
-    rover.drop(*some("a", 20))
-    began = rover.now
-    with rover.daemon() as opened:
-        opened.wake = Clock(rover, lambda now: now > began + 300 and rover.temperature(40))
-        loops.once(opened, threading.Event())
-    assert rover.names() == some("a", 20)
-    said = [record.getMessage() for record in caplog.records if "StillHeldUp" in record.getMessage()]
-    assert 4 <= len(said) <= 5  # once a minute
-    assert said[0] == "StillHeldUp: hot: 92.0 C in GPU-therm; embedding stopped, 20 images wait"
-
-
-class Running(Clock):
-    """The clock runs on with every turn as well."""
-
-    def clear(self):
-        self.wait(0.5)
-
-
-def test_once_says_of_a_second_heat_as_of_the_first_that_it_lasts(rover, caplog):
-    rover.temperature(92)
-    rover.drop(*some("a", 20 * BATCH))
-    began = rover.now
-
-    def weather(now):
-        rover.temperature(92 if not 100 < now - began < 103 and now - began < 200 else 40)
-
-    with rover.daemon() as opened:
-        opened.wake = Running(rover, weather)
-        loops.once(opened, threading.Event())
-    said = [record.getMessage() for record in caplog.records
-            if record.getMessage().startswith(("StillHeldUp", "HeatLevelChanged"))]
-    assert [words.split(":")[0] for words in said] == [
-        "HeatLevelChanged", "StillHeldUp", "HeatLevelChanged", "StillHeldUp"]
-    assert rover.names() == some("a", 20 * BATCH)
-
-
-def test_once_gives_up_after_ten_minutes_of_heat_and_loses_nothing(rover, caplog):
-    rover.temperature(92)
-    rover.drop(*some("a", 20))
-    began = rover.now
-    with rover.daemon() as opened:
-        opened.wake = Clock(rover)
-        with pytest.raises(WorldError) as error:
-            loops.once(opened, threading.Event())
-    assert "too hot for 10 minutes" in str(error.value) and "20 images wait" in str(error.value)
-    assert "\n" not in str(error.value) and 600 <= rover.now - began < 620
-    assert rover.status()["images"]["waiting"] == 20
-    rover.temperature(30)
-    with rover.daemon() as opened:
-        loops.once(opened, threading.Event())
-    assert rover.names() == some("a", 20)
-
-
-def test_once_that_is_stopped_in_the_heat_ends_at_once(rover):
-    rover.temperature(92)
-    rover.drop("a.png")
-    stop = threading.Event()
-    with rover.daemon() as opened:
-        began = rover.now
-        opened.wake = Clock(rover, lambda now: now > began + 5 and stop.set())
-        loops.once(opened, stop)
-    assert rover.status()["images"]["waiting"] == 1 and not rover.begun
-
-
-def test_once_does_not_wait_for_an_image_that_cannot_be_examined(rover):
-    rover.temperature(92)
-    (rover.inbox / "sol1").mkdir()
-    rover.drop("sol1/a.png", "b.png")
-    with rover.daemon():
-        rover.until(lambda: rover.counts() == (0, 2, 0))
-    rover.temperature(30)
-    (rover.inbox / "sol1").rename(rover.inbox / ".away")
-    (rover.inbox / "sol1").symlink_to("sol1")  # says ELOOP; a card that fails says EIO
-    stop, began = threading.Event(), rover.now
-    with rover.daemon() as opened:
-        opened.wake = Clock(rover, lambda now: now > began + 300 and stop.set())
-        loops.once(opened, stop)
-        assert not stop.is_set() and rover.counts() == (1, 1, 0)
 
 
 # ---- all of it together --------------------------------------------------------------------------

@@ -51,7 +51,8 @@ def test_keys_rise_in_the_order_wanted_and_few_change(links, space):
     fixed = [still for _, _, still in links]
     keys = keys_for(present, fixed, *space)
     assert len(keys) == len(links) and all(0 <= key <= space[0] for key in keys)
-    loose = [key for key, was, still in zip(keys, present, fixed) if not (still and was is not None)]
+    loose = [key for key, was, still in zip(keys, present, fixed)
+             if not (still and was is not None)]
     assert loose == sorted(set(loose))
     if space[0] == MOST:  # there is room everywhere
         assert all(key == was for key, was, still in zip(keys, present, fixed)

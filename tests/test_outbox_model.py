@@ -1,8 +1,9 @@
 """Random days of an outbox, against a small model: what was sent, what was not, and nothing twice.
 
-Images come, change rank, are held, acknowledged and sent again; links are sent, by removing, by moving
-aside, after a while under another name; the daemon ends at any change of a file or of the catalog and
-starts again; the folder is replaced. The model knows which links were taken away by the radio.
+Images come, change rank, are held, acknowledged and sent again; links are sent, by removing, by
+moving aside, after a while under another name; the daemon ends at any change of a file or of the
+catalog and starts again; the folder is replaced. The model knows which links were taken away by the
+radio.
 """
 
 import os
@@ -28,7 +29,7 @@ class Ended(BaseException):
 
 
 class Killer:
-    """Ends the daemon at the n-th thing it does to a file or to the catalog's rows, before or after."""
+    """Ends the daemon at the n-th thing it does to a file or to the catalog's rows."""
 
     def __init__(self, radio):
         self.real = {name: getattr(os, name) for name in ("link", "unlink", "rename", "fsync")}
@@ -160,7 +161,8 @@ class Outboxes(RuleBasedStateMachine):
         shutil.rmtree(str(self.radio.outbox_path))
         self.radio.outbox_path.mkdir()
 
-    # ---- what must be true ---------------------------------------------------------------------------
+    # ---- what must be true
+    # ---------------------------------------------------------------------------
 
     @rule()
     def the_daemon_looks(self):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from catalogued import SPACE, image, placement, record
+from jetson_cluster import sketches
 from jetson_cluster.catalog import Catalog
 from jetson_cluster.placements import Worth
 from jetson_cluster.provisional import Groups
@@ -107,6 +108,21 @@ def test_placing_anew_changes_place_and_worth_and_nothing_else(catalog):
             assert getattr(held, name) == getattr(was, name)
 
 
+def test_sketch_and_reach_are_written_with_the_place_and_anew_with_another_place(catalog):
+    images = fill(catalog, 4)
+    assert not catalog.candidates_of(images)["reach"].any()  # they have no sketch
+    catalog.begin_placing("book", "policy", 5, True)
+    for reach in (0.25, 0.5):
+        placed = placement(images, clusters=5)
+        sketch = sketches.of(np.random.RandomState(int(8 * reach)).normal(size=(4, 8)))
+        catalog.place(images, placed._replace(sketches=sketch, assessment=placed.assessment._replace(
+            reach=np.full(4, reach, np.float32))))
+        found = np.sort(catalog.candidates_of(images), order="image")
+        np.testing.assert_array_equal(found["sketch"], sketch)
+        assert found["reach"].tolist() == [reach] * 4 == [
+            row.reach for row in catalog.rows(images).values()]
+
+
 def test_a_second_distance_without_end_reads_back_as_a_number(catalog):
     held = [image("/inbox/a.png", 1)]
     placed = placement(held)
@@ -172,6 +188,14 @@ def test_another_policy_while_only_worth_is_found_stays_at_that(catalog):
         known = catalog.next_unvalued(4, False)
         catalog.value(known.images, worth(4))
     assert catalog.only_worth and catalog.unplaced == (4, 10)
+
+
+def test_what_a_format_before_placed_is_placed_anew_and_not_only_valued(catalog):
+    """It kept no name for what gave worth, and no sketches, which come with the place."""
+    fill(catalog, 3)
+    catalog.remember("placed_by", "book")
+    catalog.begin_placing("book", "policy", 3, True)
+    assert not catalog.only_worth and catalog.unplaced == (0, 3)
 
 
 @pytest.mark.parametrize("worth_only", [False, True])

@@ -370,3 +370,47 @@ def test_a_batch_that_cannot_be_recorded_leaves_nothing_of_it_and_can_be_recorde
     assert rover.placing.record(batch, []) == 2
     assert sorted(rover.scenes()) == [0, 0, 1]
     assert [rover.row(number).twin for number in (1, 2, 3)] == [1, 0, 1]
+
+
+def failing(rover, event):
+    """From now on the catalog refuses this, as a full disk would; returns what makes room again."""
+    rover.catalog._db.execute("CREATE TEMP TRIGGER fails AFTER %s "
+                              "BEGIN SELECT RAISE(ABORT, 'as asked'); END" % event)
+    return lambda: rover.catalog._db.execute("DROP TRIGGER fails")
+
+
+def test_while_the_catalog_cannot_be_written_a_new_codebook_places_nothing(rover):
+    rover.restart(book([0, 1, 2, 3]))
+    rover.placing.record([image(number, number % 4) for number in range(8)], [])
+    make_room = failing(rover, "INSERT ON main.meta")
+    with pytest.raises(sqlite3.Error, match="as asked"):
+        rover.placing.use(book([3, 2, 1, 0]), EMPTY)
+    rover.placing.record([image(100, 3)], [])
+    assert rover.clusters() == [0, 1, 2, 3, 0, 1, 2, 3, 3]
+    make_room()
+    rover.placing.use(book([3, 2, 1, 0]), EMPTY)
+    rover.place_all()
+    assert rover.clusters() == [3, 2, 1, 0, 3, 2, 1, 0, 0]
+
+
+@pytest.mark.parametrize("event", ["INSERT ON main.groups", "DELETE ON main.groups",
+                                   "INSERT ON main.meta"])
+def test_groups_that_could_not_be_saved_are_found_again(rover, event):
+    """Also where their reach grows, and all images are to be placed anew."""
+    for scene in range(100):
+        batch = [image(scene, scene)]
+        grown = rover.catalog.groups().reach
+        make_room = failing(rover, event)
+        try:
+            rover.placing.record(batch, [])
+        except sqlite3.Error:
+            assert rover.catalog.groups().reach == grown
+            make_room()
+            rover.placing.record(batch, [])
+        else:
+            make_room()
+    rover.place_all()
+    assert rover.catalog.groups().reach > provisional.LEAST_REACH
+    embeddings = rover.catalog.embeddings_of(range(1, 101))
+    assert rover.clusters() == provisional.place(
+        rover.catalog.groups(), embeddings).cluster.tolist()

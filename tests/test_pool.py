@@ -12,6 +12,7 @@ from jetson_cluster import pool as pools
 from jetson_cluster import ranking
 from jetson_cluster.pool import Pool
 from jetson_cluster.ranking import AGED, CANDIDATE, FAR
+from jetson_cluster.sketches import STEPS
 
 QUICK = settings(deadline=None, max_examples=50, database=None)
 SEEDS = st.integers(0, 2 ** 31)
@@ -95,10 +96,35 @@ def test_a_million_near_duplicates_are_not_all_read():
     assert sum(map(len, pool._held.values())) < 3 * pools.MOST
 
 
+def two_kinds(count, few):
+    """One cluster of images that are all alike but for the last few, which interest less."""
+    made = candidates(8, count, 1, hard=True, far_share=0)
+    made["reach"], made["sketch"] = 0.5, np.random.RandomState(1).normal(0, 5, (count, 32))
+    made["interest"] = np.linspace(1, 0.5, count)
+    made["interest"][-few:], made["sketch"][-few:, 0] = 0.3, 2 * STEPS
+    return made
+
+
+def test_a_kind_that_shares_a_cluster_with_thousands_of_another_is_found_behind_them():
+    made = two_kinds(pools.TARGET + 5000, 20)
+    store, pool = Store(made), Pool(1, 30)
+    ranked = pool.order(store, terms_for(1))
+    assert store.reads > 1 and ranked == ranking.order(made, terms_for(1), 30)
+    assert ranked[1].image > len(made) - 20
+
+
+def test_of_a_million_images_that_are_alike_not_all_are_read():
+    made = two_kinds(200000, 1)
+    pool = Pool(1, 10)
+    assert len(pool.order(Store(made), terms_for(1))) == 10
+    assert sum(map(len, pool._held.values())) < 3 * pools.MOST
+
+
 @QUICK
 @given(seed=SEEDS, data=st.data())
 def test_what_is_offered_and_forgotten_leaves_the_pool_as_one_just_filled(seed, data):
-    made = candidates(seed, 600, 9, skew=1.5, far_share=0.1, twins=0.2)
+    made = candidates(seed, 600, 9, skew=1.5, far_share=0.1, twins=0.2,
+                      near=data.draw(st.booleans()))
     here = np.zeros(len(made), bool)
     here[:200] = True
     terms = terms_for(9, weights=np.array([1.0, 0, 1, 2, 1, 1, 1, 0, 1]), aged_every=5,
@@ -151,16 +177,16 @@ def test_an_image_whose_first_near_duplicate_comes_later_is_known_as_one():
     assert ranked[0].image != best
 
 
-@pytest.mark.parametrize("per_byte", [False, True])
+@pytest.mark.parametrize("per_byte, near", [(False, False), (True, False), (False, True)])
 @pytest.mark.parametrize("k, spread, skew", [
     (4, 0.25, 1), (16, 0.25, 1), (32, 0.3, 2), (64, 0.2, 0), (64, 0.2, 2), (256, 0.15, 1)])
 def test_where_images_belong_to_several_clusters_the_pool_gives_away_next_to_nothing(
-        k, spread, skew, per_byte):
+        k, spread, skew, per_byte, near):
     """Not exact: an image cut from its cluster's candidates may have fewer kin ahead than others.
 
     Of the score over 200 rows, the pool gives away less than a fiftieth.
     """
-    made, terms = terrain(1, k, spread, skew, 20000), terms_for(k, per_byte=per_byte)
+    made, terms = terrain(1, k, spread, skew, 20000, near=near), terms_for(k, per_byte=per_byte)
     exact = ranking.order(made, terms, 200)
     pooled = Pool(k, 200).order(Store(made), terms)
     assert len(pooled) == 200 and pooled[0] == exact[0]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ranking_cases import alike, beside_another_kind, candidates, terms_for, terrain
 
-from jetson_cluster import ranking
+from jetson_cluster import ranking, sketches
 from jetson_cluster.ranking import AGED, CANDIDATE, FAR, PIN, Ranked
 from jetson_cluster.scoring import Resemblance
 
@@ -134,17 +134,74 @@ def test_the_tenth_and_the_twentieth_place_and_no_other_go_to_far_images():
     assert images_of(ranked[:9]) == list(range(1, 10))
 
 
+def placed_at(made, *distances):
+    """The same on a line, so far from its beginning, each with a reach of 0.5."""
+    made["reach"] = 0.5
+    made["sketch"][:, 0] = sketches.STEPS * np.array(distances)
+    return made
+
+
+def test_half_as_far_from_the_nearest_ahead_as_its_reach_leaves_a_quarter_of_the_score():
+    made = placed_at(alike(4), 0, 0.25, 0.75, 0.0625)
+    made["soft_weight"] = 0  # nothing but the distances between them
+    made["interest"] = [1, 0.9, 0.8, 0.7]
+    ranked = ranking.order(made, terms_for(1), 4)
+    assert images_of(ranked) == [1, 3, 2, 4]
+    assert [row.nearness for row in ranked] == [1, 1, 0.25, 0.04]
+    assert [row.score for row in ranked] == pytest.approx([1, 0.8, 0.225, 0.028])
+    assert not any(row.duplicate for row in ranked)
+
+
+def test_two_kinds_that_share_a_cluster_take_turns():
+    made = placed_at(alike(40), *np.repeat([0, 2], 20))
+    made["interest"] = np.linspace(1, 0.3, 40)
+    assert images_of(ranking.order(made, terms_for(1), 2)) == [1, 21]
+    made["reach"] = 0  # as of images without sketches
+    assert images_of(ranking.order(made, terms_for(1), 2)) == [1, 2]
+
+
+def test_an_image_without_a_sketch_is_near_none_and_none_is_near_it():
+    made = placed_at(alike(3), 0, 0, 0)
+    made["soft_weight"], made["reach"] = 0, [0.5, 0, 0.5]
+    made["interest"] = [0.8, 1, 0.6]
+    ranked = ranking.order(made, terms_for(1), 3)
+    assert [(row.image, row.nearness) for row in ranked] == [(2, 1), (1, 1), (3, 0.04)]
+
+
+def test_a_near_duplicate_ahead_counts_once_by_the_smaller_of_its_factors():
+    made = placed_at(alike(3), 0, 0.0625, 0.4)
+    made["soft_weight"], made["twin"] = 0, 1
+    made["interest"] = [1, 0.9, 0.8]
+    ranked = ranking.order(made, terms_for(1, near_duplicate=0.25), 3)
+    assert [(row.image, row.duplicate) for row in ranked] == [(1, False), (3, True), (2, True)]
+    assert [row.score for row in ranked] == pytest.approx([1, 0.8 * 0.25, 0.9 * 0.04])
+
+
+def test_what_is_ahead_in_a_place_kept_for_it_is_something_to_be_near_to():
+    made = placed_at(alike(2), 0, 0)
+    made["soft_weight"] = 0
+    ranked = ranking.order(made, terms_for(1, pins=(2,)), 2)
+    assert [(row.image, row.slot, row.nearness) for row in ranked] == [(2, PIN, 1), (1, "", 0.04)]
+
+
 # ---- the whole, for any candidates ---------------------------------------------------------------
 
 def by_the_formula(made, terms, rows):
     """The order as the description gives it, everything looked at for every place."""
     left = {int(one["image"]): one for one in made if int(one["image"]) not in terms.held}
     ahead, before = np.zeros(len(terms.weights)), set(terms.sent_twins)
-    chosen, number = [], terms.places_before
+    chosen, number, shown = [], terms.places_before, []
     pins = collections.deque(pin for pin in terms.pins if pin in left)
 
     def group(one):
         return int(one["twin"] or one["image"])
+
+    def near(one):
+        if not one["reach"]:
+            return 1.0
+        squared = [int(((one["sketch"].astype(int) - other) ** 2).sum()) for other in shown]
+        reach = (sketches.STEPS * float(one["reach"])) ** 2
+        return max(0.04, min([1.0] + [distance / reach for distance in squared]))
 
     def kin(one, counts):
         parts = [counts[index] * float(share)
@@ -158,8 +215,8 @@ def by_the_formula(made, terms, rows):
             score = np.log(weight) + score
         if terms.per_byte:
             score -= np.log(float(one["bytes"]))
-        if group(one) in before:
-            score += math.log(terms.near_duplicate)
+        like = terms.near_duplicate if group(one) in before else 1
+        score += np.log(min(near(one), like))
         return weight > 0, score + terms.log_discount * kin(one, more)
 
     def wanted(one):
@@ -191,7 +248,10 @@ def by_the_formula(made, terms, rows):
         chosen.append(Ranked(int(one["image"]), math.exp(score) if weighted else 0.0,
                              kin(one, ahead), kin(one, terms.on_ground), slot,
                              group(one) in before,
-                             kin(one, terms.on_ground) + kin(one, ahead) - kin(one, more)))
+                             kin(one, terms.on_ground) + kin(one, ahead) - kin(one, more),
+                             near(one)))
+        if one["reach"]:
+            shown.append(one["sketch"].astype(int))
         before.add(group(one))
         np.add.at(ahead, one["soft_index"], one["soft_weight"].astype(float))
         number += slot != PIN
@@ -214,32 +274,34 @@ def some_terms(seed, count, clusters):
 
 @QUICK
 @given(seed=SEEDS, count=st.integers(0, 90), clusters=st.sampled_from([1, 3, 16]),
-       plain=st.booleans())
-def test_the_order_is_that_of_the_formula(seed, count, clusters, plain):
-    made = candidates(seed, count, clusters, coarse=plain, twins=0.4)
+       plain=st.booleans(), near=st.booleans())
+def test_the_order_is_that_of_the_formula(seed, count, clusters, plain, near):
+    made = candidates(seed, count, clusters, coarse=plain, twins=0.4, near=near)
     terms = terms_for(clusters) if plain else some_terms(seed, count, clusters)
     ranked, expected = ranking.order(made, terms, count), by_the_formula(made, terms, count)
     assert [(row.image, row.slot, row.duplicate) for row in ranked] == [
         (row.image, row.slot, row.duplicate) for row in expected]
     for got, wanted in zip(ranked, expected):
         assert got.score == pytest.approx(wanted.score, rel=1e-9)
+        assert got.nearness == pytest.approx(wanted.nearness, rel=1e-12)
         assert (got.kin, got.kin_on_ground, got.common) == pytest.approx(
             (wanted.kin, wanted.kin_on_ground, wanted.common), abs=1e-9)
 
 
-@pytest.mark.parametrize("clusters, hard", [(1, True), (5, False), (40, False)])
-def test_the_order_is_that_of_the_formula_over_many_blocks_of_candidates(clusters, hard):
-    made = candidates(7, 1500, clusters, skew=1.5, hard=hard, twins=0.2)
+@pytest.mark.parametrize("clusters, hard, near", [
+    (1, True, False), (5, False, False), (40, False, False), (1, True, True), (5, False, True)])
+def test_the_order_is_that_of_the_formula_over_many_blocks_of_candidates(clusters, hard, near):
+    made = candidates(7, 1500, clusters, skew=1.5, hard=hard, twins=0.2, near=near)
     terms = terms_for(clusters, near_duplicate=0.25, aged_until=100, aged_every=20)
     assert images_of(ranking.order(made, terms, 60)) == images_of(by_the_formula(made, terms, 60))
 
 
 @QUICK
 @given(seed=SEEDS, count=st.integers(1, 120), clusters=st.sampled_from([1, 2, 6, 16]),
-       rows=st.integers(1, 150), coarse=st.booleans())
+       rows=st.integers(1, 150), coarse=st.booleans(), near=st.booleans())
 def test_the_order_is_total_and_does_not_depend_on_how_the_candidates_came(
-        seed, count, clusters, rows, coarse):
-    made = candidates(seed, count, clusters, coarse=coarse, twins=0.3)
+        seed, count, clusters, rows, coarse, near):
+    made = candidates(seed, count, clusters, coarse=coarse, twins=0.3, near=near)
     terms = some_terms(seed, count, clusters)
     ranked = ranking.order(made, terms, rows)
     there = count - len(terms.held & set(made["image"].tolist()))
@@ -455,9 +517,9 @@ TOLD = collections.namedtuple("TOLD", "far novelty representative quality")
 
 def told(far=False, novelty=0.5, representative=0.5, quality=1.0, label="dunes", weight=1.0,
          kin=0.0, kin_on_ground=0.0, slot="", duplicate=False, clustered=True, verdict="",
-         resemblance=None):
+         resemblance=None, nearness=1.0):
     row = TOLD(far, novelty, representative, quality)
-    ranked = Ranked(1, 0.5, kin, kin_on_ground, slot, duplicate)
+    ranked = Ranked(1, 0.5, kin, kin_on_ground, slot, duplicate, nearness=nearness)
     return ranking.reason(row, label, weight, ranked, clustered, verdict, resemblance)
 
 
@@ -492,6 +554,10 @@ def told(far=False, novelty=0.5, representative=0.5, quality=1.0, label="dunes",
                                            "ahead"),
     (dict(duplicate=True, kin=1), "ordinary dunes; near-duplicate of one ahead or sent; one like "
                                   "it ahead"),
+    (dict(nearness=0.49, kin=1), "ordinary dunes; much like one ahead; one like it ahead"),
+    (dict(nearness=0.5, kin=1), "ordinary dunes; one like it ahead"),
+    (dict(nearness=0.04, duplicate=True, kin=1), "ordinary dunes; near-duplicate of one ahead or "
+                                                 "sent; one like it ahead"),
     (dict(slot=PIN, resemblance=Resemblance("a1b2c3d4", 1.0), novelty=0.8, quality=0.25,
           verdict="over-exposed", duplicate=True, weight=3, kin=2, kin_on_ground=1),
      "pinned by operations; 100% like a1b2c3d4; unusual for dunes (stranger than 80% of the "

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import sqlite3
 import subprocess
 
 import pytest
@@ -76,7 +77,8 @@ def events(caplog):
             if record.levelno >= logging.WARNING]
 
 
-# ---- the decision ------------------------------------------------------------------------------------
+# ---- the decision
+# ------------------------------------------------------------------------------------
 
 DECISIONS = st.builds(Decision, st.sampled_from(["", "acked", "queued"]), st.booleans(),
                       st.booleans())
@@ -121,7 +123,8 @@ def test_room_is_made_until_there_is_some_to_spare_and_then_no_further(mark, sta
     assert decision.accepting == (free >= mark)
 
 
-# ---- acknowledged images --------------------------------------------------------------------------
+# ---- acknowledged images
+# --------------------------------------------------------------------------
 
 
 def test_acknowledged_images_go_worst_first_until_there_is_room_to_spare(rover):
@@ -237,7 +240,8 @@ def test_a_kill_between_deleting_and_writing_it_down_changes_nothing(rover, monk
             real(*arguments, **more)
         raise Killed
     real = os.unlink
-    monkeypatch.setattr(*((os, "unlink") if step == "unlink" else (rover.catalog, "retire")), killed)
+    place = os if step == "unlink" else rover.catalog
+    monkeypatch.setattr(place, step, killed)
     with pytest.raises(Killed):
         rover.look()
     monkeypatch.undo()
@@ -251,10 +255,37 @@ def test_a_kill_between_deleting_and_writing_it_down_changes_nothing(rover, monk
         set(images) - set(rover.there()))
 
 
-# ---- when there is nothing to delete -----------------------------------------------------------------
+def test_an_image_that_the_ground_asks_for_again_just_then_is_not_deleted(rover):
+    images = rover.add(*[MB] * 3)
+    rover.catalog.move("ack", images)
+    rover.keep(MARK - 1)
+    worst = rover.catalog.worst
+
+    def resent_since(*arguments):
+        found = worst(*arguments)
+        rover.catalog.move("resend", images[2:])
+        return found
+    rover.catalog.worst = resent_since
+    rover.look()
+    del rover.catalog.worst
+    assert rover.there() == images[2:] and rover.states() == ["deleted", "deleted", "queued"]
 
 
-def test_without_anything_to_delete_new_images_are_not_taken_in_and_that_is_said_once(rover, caplog):
+def test_acknowledged_images_without_any_file_stand_in_the_way_of_none(rover):
+    images = rover.add(*[MB] * 3)
+    rover.catalog.move("ack", images)
+    rover.catalog._db.execute("DELETE FROM files WHERE image > 1")  # written over by others
+    rover.keep(MARK - 1)
+    rover.look()
+    rover.look()
+    assert rover.states() == ["deleted"] * 3 and images[0] not in rover.there()
+
+
+# ---- when there is nothing to delete
+# -----------------------------------------------------------------
+
+
+def test_without_anything_to_delete_no_images_are_taken_in_and_that_is_said_once(rover, caplog):
     images = rover.add(*[MB] * 4)
     rover.catalog.begin_pass(images[:2], [], 9 * MB, "command", AT)
     rover.keep(MARK - MB)
@@ -294,7 +325,8 @@ def test_a_held_or_pinned_image_is_never_deleted(rover):
     assert rover.there() == images[:2] and not rover.retention.accepting
 
 
-# ---- images the ground never received ----------------------------------------------------------------
+# ---- images the ground never received
+# ----------------------------------------------------------------
 
 
 def test_those_the_ground_never_received_go_only_where_the_config_says_so(rover, caplog):
@@ -309,7 +341,8 @@ def test_those_the_ground_never_received_go_only_where_the_config_says_so(rover,
     assert rover.states() == ["deleted"] * 3 + ["queued"] * 4 + ["dropped"] * 3
     assert audits(rover) == [("delete", rover.sha(image), "dropped") for image in images[:6:-1]]
     told = [line for line in caplog.messages if line.startswith("ImageDropped: ")]
-    assert len(told) == 3 and rover.sha(images[9]) in told[0] and rover.path_of(images[9]) in told[0]
+    assert len(told) == 3
+    assert rover.sha(images[9]) in told[0] and rover.path_of(images[9]) in told[0]
 
 
 def test_of_those_the_queued_go_before_the_sent(rover):
@@ -354,6 +387,23 @@ def test_a_kill_in_the_midst_of_it_leaves_no_image_gone_without_a_trace(rover, m
     assert ("delete", rover.sha(images[1]), "dropped") in audits(rover)
 
 
+def test_a_disk_full_to_the_last_byte_gets_room_for_the_account_first(rover, monkeypatch, caplog):
+    images = rover.add(*[MB] * 4)
+    rover.keep(MARK - 3 * MB, DELETE_UNRECEIVED)
+    audit = rover.catalog.audit
+
+    def full(*arguments):
+        if len(rover.there()) == 4:
+            raise sqlite3.OperationalError("database or disk is full")
+        audit(*arguments)
+    monkeypatch.setattr(rover.catalog, "audit", full)
+    rover.look()
+    assert rover.there() == images[:3] and len(audits(rover)) == 1
+    assert events(caplog) == ["DropNotAccounted", "ImageDropped"]
+    rover.look()
+    assert rover.there() == [] and len(audits(rover)) == 4
+
+
 def test_one_that_was_dropped_is_queued_again_if_its_file_comes_back(rover):
     images = rover.add(MB)
     rover.keep(MARK - 1, DELETE_UNRECEIVED)
@@ -364,7 +414,8 @@ def test_one_that_was_dropped_is_queued_again_if_its_file_comes_back(rover):
     assert rover.states() == ["queued"] and rover.there() == images
 
 
-# ---- a disk that does not let go ---------------------------------------------------------------------
+# ---- a disk that does not let go
+# ---------------------------------------------------------------------
 
 
 def test_what_cannot_be_deleted_is_told_once_and_left_out_for_a_while(rover, monkeypatch, caplog):
@@ -402,7 +453,7 @@ def test_an_image_of_the_unreceived_that_cannot_be_deleted_is_accounted_for(rove
 
 
 def test_with_many_that_cannot_be_deleted_no_more_are_tried(rover, monkeypatch):
-    monkeypatch.setattr(module, "MOST_RESTING", 60)
+    monkeypatch.setattr(module, "MOST_REFUSING", 60)
     rover.catalog.move("ack", rover.add(*[10] * 150))
     rover.keep(0)
     tries = []
@@ -424,7 +475,8 @@ def test_an_inbox_that_is_not_there_is_left_to_others(rover):
     assert rover.retention.accepting and rover.states() == ["acked"]
 
 
-# ---- the catalog's own disk --------------------------------------------------------------------------
+# ---- the catalog's own disk
+# --------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ import subprocess
 import pytest
 import yaml
 
+from jetson_cluster import policy
+
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "systemd"
 SERVICE = FOLDER / "jetson-cluster.service"
 PROGRAM = "/opt/jetson-cluster/bin/jetson-cluster"
@@ -138,8 +140,11 @@ def test_the_account_and_folders_are_made_as_the_unit_expects(tmp_path):
     )
     assert (status, complaints) == (0, "")
     owner = int(users.split("jetson-cluster:x:")[1].split(":")[0])
-    inbox = (tmp_path / "var/spool/jetson-cluster/inbox").stat()
-    assert (inbox.st_mode & 0o7777, inbox.st_uid) == (0o3770, owner)
+    # Others write into inbox and orders and may remove only what is theirs; from the outbox the
+    # downlink software removes links to files of the camera's.
+    for name, mode in (("inbox", 0o3770), ("orders", 0o3770), ("outbox", 0o2770)):
+        place = (tmp_path / "var/spool/jetson-cluster" / name).stat()
+        assert (place.st_mode & 0o7777, place.st_uid) == (mode, owner)
     state = (tmp_path / "var/lib/jetson-cluster").stat()
     assert (state.st_mode & 0o7777, state.st_uid) == (0o750, owner)
     assert (tmp_path / "etc/jetson-cluster").is_dir()
@@ -149,10 +154,46 @@ def test_the_example_config_uses_the_folders_that_the_unit_opens():
     values = dict(directives(SERVICE))
     config = yaml.safe_load((FOLDER / "config.yaml").read_text())
     assert config["state_dir"] == "/var/lib/" + values["StateDirectory"]
-    assert config["inbox"]["path"].startswith(values["ReadWritePaths"].lstrip("-") + "/")
     made = (FOLDER / "jetson-cluster.tmpfiles.conf").read_text().split()
-    assert {config["state_dir"], config["inbox"]["path"]} <= set(made)
+    outbox = re.search(r"^ +# .*folder made for it is (\S+);", (FOLDER / "config.yaml").read_text(),
+                       re.MULTILINE).group(1)
+    # One mount for all three: hard links lead from inbox to outbox, and images can be deleted.
+    for place in (config["inbox"]["path"], config["orders"]["path"], outbox):
+        assert place.startswith(values["ReadWritePaths"].lstrip("-") + "/")
+        assert place in made
+    assert config["state_dir"] in made
     assert "--config /etc/jetson-cluster/config.yaml" in values["ExecStart"]
+
+
+def test_the_example_policy_names_every_key_with_its_default():
+    content = yaml.safe_load((FOLDER / "policy.yaml").read_text())
+    assert set(content) == set(policy.KEYS)
+    for section, default in (("diversity", policy.Diversity()), ("ageing", policy.Ageing()),
+                             ("quality", policy.Thresholds())):
+        assert content[section] == dict(default._asdict())
+    assert policy.load(str(FOLDER / "policy.yaml")) == policy.EMPTY
+
+
+def test_what_the_example_policy_shows_as_comments_can_be_used(tmp_path):
+    lines = (FOLDER / "policy.yaml").read_text().splitlines()
+    shown = [line[1:] if line.startswith("#  ") else re.sub(r" (\{\}|\[\])$", "", line)
+             if line in ("clusters: {}", "targets: []") else line for line in lines]
+    (tmp_path / "policy.yaml").write_text("\n".join(shown))
+    loaded = policy.load(str(tmp_path / "policy.yaml"))
+    assert loaded.labels == {0: "dunes", 7: "layered rock"} and loaded.weights == {0: 0.5, 7: 3}
+    assert [(target.name, target.like, target.weight) for target in loaded.targets] == [
+        ("the vein of sol 343", "a1b2c3d4", 2)]
+
+
+def test_the_example_policy_explains_every_key():
+    explained = False
+    for line in (FOLDER / "policy.yaml").read_text().splitlines():
+        if line.strip().startswith("#"):
+            explained = True
+        elif not line.strip():
+            explained = False
+        elif not line.endswith(":"):
+            assert explained, line
 
 
 def test_the_nanos_environment_is_not_forced_on_other_computers():

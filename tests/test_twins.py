@@ -23,6 +23,7 @@ class Stream:
 
     def __init__(self, catalog):
         self.catalog, self.twins, self.made = catalog, Twins(catalog), 0
+        self.reach = 0.0  # as without a codebook
 
     def restart(self):
         self.twins = Twins(self.catalog)
@@ -39,7 +40,8 @@ class Stream:
         with self.catalog.together():
             added = self.catalog.record(images, placement(images), [])
             numbers = [number for number, _ in added]
-            self.twins.join(numbers, np.stack(embeddings))
+            self.twins.join(numbers, np.stack(embeddings),
+                            np.full(len(numbers), self.reach, np.float32))
         self.twins.keep()
         return numbers
 
@@ -91,6 +93,30 @@ def test_likeness_is_by_direction_and_has_its_measured_bound(stream):
         stream.restart()
 
 
+def test_in_a_tight_cluster_only_what_is_close_for_it_is_a_near_duplicate(stream):
+    """Some networks give all images of a place nearly the same direction."""
+    one, other = np.eye(DIMENSION)[:2]
+    stream.reach = 0.2
+    for distance, group in ((0.49 * stream.reach, 1), (0.51 * stream.reach, 0)):
+        angle = 2 * np.arcsin(distance / 2)
+        SCENES[2990:2992] = one, np.cos(angle) * one + np.sin(angle) * other
+        assert np.cos(angle) > LEAST_COSINE
+        first, second = stream.take(2990, 2991, spread=0.0)
+        assert stream.catalog.rows([second])[second].twin == (first if group else 0)
+        stream.catalog._db.execute("DELETE FROM embeddings")
+        stream.restart()
+
+
+def test_in_a_wide_cluster_the_cosine_decides_and_the_same_twice_is_one_group_anywhere(stream):
+    for stream.reach in (2.0, 1e-6):
+        SCENES[2990:2992] = np.eye(DIMENSION)[0], [0.98, 0.199] + [0] * (DIMENSION - 2)
+        numbers = stream.take(2990, 2991, 2990, spread=0.0)
+        assert [stream.catalog.rows([number])[number].twin for number in numbers] == [
+            numbers[0], 0, numbers[0]]
+        stream.catalog._db.execute("DELETE FROM embeddings")
+        stream.restart()
+
+
 def test_only_the_newest_images_are_compared(stream, monkeypatch):
     monkeypatch.setattr(twins, "RECENT", 8)
     stream.take(0)
@@ -116,7 +142,7 @@ def test_what_was_rolled_back_is_compared_with_no_more(stream):
             held = [image("/inbox/x.png", 9999)._replace(
                 embedding=SCENES[0].astype(np.float32))]
             added = stream.catalog.record(held, placement(held), [])
-            stream.twins.join([added[0][0]], SCENES[:1].astype(np.float32))
+            stream.twins.join([added[0][0]], SCENES[:1].astype(np.float32), np.zeros(1))
             raise KeyError  # the disk is full
     stream.take(5)  # it has the id that the other had
     stream.take(0)
@@ -125,7 +151,7 @@ def test_what_was_rolled_back_is_compared_with_no_more(stream):
 
 def test_a_batch_with_nothing_new_changes_nothing(stream):
     stream.take(0)
-    stream.twins.join([], np.empty((0, 0), np.float32))
+    stream.twins.join([], np.empty((0, 0), np.float32), np.zeros(0))
     stream.twins.keep()
     stream.take(0)
     assert stream.groups() == [1, 1]

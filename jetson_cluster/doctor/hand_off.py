@@ -1,7 +1,8 @@
-"""What goes between the daemon and the people and radios around it: orders, outbox, deleting, status.
+"""What goes between the daemon and the people and radios around it: orders, outbox, deleting,
+status.
 
-In: a Case. Out: one finding a probe. The daemon starts whatever is wrong here, and says so in its log;
-so nothing but the journal is BAD. Nothing is made and nothing is written.
+In: a Case. Out: one finding a probe. The daemon starts whatever is wrong here, and says so in its
+log; so nothing but the journal is BAD. Nothing is made and nothing is written.
 """
 
 import os
@@ -24,8 +25,6 @@ MODES = {"orders.path": "3770", "outbox.path": "2770"}  # as in systemd/jetson-c
 
 def orders(case: Case) -> Finding:
     folder = case.config.orders.path
-    if not folder:
-        return skip("none (orders.path: null); orders come by the command line")
     return _shared(case, "orders.path", folder) or ok(folder)
 
 
@@ -44,14 +43,15 @@ def outbox(case: Case) -> Finding:
         return warn("%s, on %s, which has no hard links" % (folder, system), needed,
                     "format the inbox's card with ext4")
     if os.stat(folder).st_dev != os.stat(inbox).st_dev or place != mount_of(case, inbox)[0]:
-        return warn("%s, on %s; the inbox is on %s, and no hard link leads from one file system, or "
-                    "mount, to another" % (folder, place, mount_of(case, inbox)[0]), needed,
+        return warn("%s, on %s; the inbox is on %s, and no hard link leads from one file system, "
+                    "or mount, to another" % (folder, place, mount_of(case, inbox)[0]), needed,
                     "set outbox.path to a folder beside the inbox")
     apart = case.unit.mounts_apart(folder, inbox) if case.serves else ""
     if apart:
         return warn("%s: for the service it is mounted apart from the inbox, because of %s in its "
-                    "unit, and no hard link leads from one mount to another" % (folder, apart), needed,
-                    "in the unit's drop-in, one ReadWritePaths= with the folder that both are in")
+                    "unit, and no hard link leads from one mount to another" % (folder, apart),
+                    needed, "in the unit's drop-in, one ReadWritePaths= with the folder that both "
+                    "are in")
     return _may_link(case, folder) or ok("%s, for %.1f MB of images" % (
         folder, case.config.outbox.bytes / 1e6))
 
@@ -99,8 +99,8 @@ def _may_link(case: Case, folder: str) -> Optional[Finding]:
             break
     if not foreign:
         return None
-    return warn("%s: the kernel allows no link to %s, which user %s does not own and may not write to "
-                "(fs.protected_hardlinks)" % (folder, foreign, person.name),
+    return warn("%s: the kernel allows no link to %s, which user %s does not own and may not write "
+                "to (fs.protected_hardlinks)" % (folder, foreign, person.name),
                 "images that the daemon's group may write to",
                 "let the camera software run with umask 002; now: sudo chmod -R g+rwX %s" % (
                     shlex.quote(case.config.inbox.path)))
@@ -129,7 +129,7 @@ def retention(case: Case) -> Finding:
     found = "%.1f GB free of %.1f GB, %.1f GB to be kept free%s" % (
         free / 1e9, total / 1e9, mark / 1e9, more)
     if total <= mark * 1.05:
-        return warn("%s: the disk is no larger than that, so that no image would be taken in" % found,
+        return warn("%s: the disk is no larger than that: no image would be taken in" % found,
                     "a mark well below the size of the inbox's disk",
                     "set retention.free_bytes to %d or less" % (total // 5))
     closed = _cannot_delete(case)
@@ -166,8 +166,8 @@ def journal(case: Case) -> Finding:
     path = os.path.join(case.config.state_dir, FILE_NAME)
     hidden = case.hidden(path)
     if hidden:
-        return warn("%s: %s may not be entered by who looks" % (path, hidden), "a look by one who may",
-                    case.as_root)
+        return warn("%s: %s may not be entered by who looks" % (path, hidden),
+                    "a look by one who may", case.as_root)
     if not os.path.lexists(path):
         return ok("%s: none yet, it begins with the first pass" % path)
     if not case.person.may(path, READ | WRITE):
@@ -178,8 +178,8 @@ def journal(case: Case) -> Finding:
     found = "%s, %d entries" % (path, len(read.entries))
     if read.damaged:
         return warn("%s, and %d lines that cannot be read" % (found, read.damaged), "whole lines",
-                    "none: they are left out; acknowledge anew what they may have said, and look for "
-                    "the disk in dmesg")
+                    "none: they are left out; acknowledge anew what they may have said, and look "
+                    "for the disk in dmesg")
     return ok(found)
 
 

@@ -60,7 +60,7 @@ class Unit(NamedTuple):
         return nearest[0].why if nearest and nearest[0].kind == READ_ONLY else ""
 
     def mounts_apart(self, path: str, other: str) -> str:
-        """The directive for which two paths are on two mounts for the service; "" if they are on one.
+        """The directive for which the service has two paths on two mounts; "" if on one.
 
         Each path that a directive names is mounted by itself.
         """

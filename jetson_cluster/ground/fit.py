@@ -208,7 +208,8 @@ def nowhere(count: int) -> Placement:
         cluster=np.zeros(count, np.int32), distance=zeros, second_distance=zeros, ratio=zeros,
         far=np.zeros(count, bool), novelty=zeros, representative=zeros,
         soft_index=np.zeros((count, codebook.NEIGHBOURS), np.int32),
-        soft_weight=np.zeros((count, codebook.NEIGHBOURS), np.float32)), Worth(zeros, zeros, zeros))
+        soft_weight=np.zeros((count, codebook.NEIGHBOURS), np.float32), reach=zeros),
+        Worth(zeros, zeros, zeros))
 
 
 class Progress:

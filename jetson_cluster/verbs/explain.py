@@ -71,9 +71,12 @@ def _explained(config: Config, catalog: Catalog, image: int) -> Tuple[List[str],
     facts = explaining.gather(catalog, image, policy, targets, catalog.clustered)
     rank, ranked = None, None
     if facts.row.state == QUEUED:
-        order = head.order(policy, max(ROWS_LOOKED_AT, config.queue.rows))
-        rank, ranked = next(((rank, place) for rank, place in enumerate(order, 1)
-                             if place.image == image), (None, None))
+        # As the queue file has it, if it does: looking deeper may change a score a little.
+        for rows in (config.queue.rows, max(ROWS_LOOKED_AT, config.queue.rows)):
+            rank, ranked = next(((rank, place) for rank, place in enumerate(
+                head.order(policy, rows), 1) if place.image == image), (None, None))
+            if ranked:
+                break
     found = explaining.explain(facts, policy, head.terms(policy), ranked, rank)
     lines, (done, total) = list(found.lines), catalog.unplaced
     if done < total:

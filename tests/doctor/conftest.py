@@ -108,7 +108,9 @@ def config(tmp_path, tiny):
     """A config whose folders and model are there."""
     rover = tmp_path / "rover"
     (rover / "inbox").mkdir(parents=True)
+    (rover / "orders").mkdir()
+    (rover / "orders").chmod(0o3770)
     path = rover / "config.yaml"
     path.write_text("state_dir: state\nmodel: {}\ncodebook: codebook.npz\npolicy: policy.yaml\n"
-                    "inbox: {{path: inbox}}\nembedder: onnxruntime\n".format(tiny))
+                    "inbox: {{path: inbox}}\norders: {{path: orders}}\nembedder: onnxruntime\n".format(tiny))
     return path

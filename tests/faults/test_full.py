@@ -14,62 +14,52 @@ import faults
 import pytest
 
 
-@pytest.fixture(scope="module")
-def busy(stage):
-    """A rover whose images are taken, and for whom new ones, a codebook, a policy and orders wait."""
-    stage.restore("done")
-    stage.run("new_work")
-    stage.save("busy")
-    return stage
-
-
 def check_log(log):
     """Each trouble is told once when it begins, and its end once."""
     told = collections.Counter(line.split(":")[0] for line in log)
     assert max(told.values(), default=0) <= 1, log
 
 
-def test_a_disk_that_is_full_at_any_write_costs_time_and_nothing_else(busy):
-    busy.restore("busy")
-    busy.run("work_without_room", -1, below=busy.own)
-    needed = busy.run("count_operations", trace=busy.trace).returned
+def test_a_disk_that_is_full_at_any_write_costs_time_and_nothing_else(stage):
+    stage.restore("busy")
+    needed = stage.run("count_operations", trace=stage.trace).returned
     every = 1 if faults.SOAK else 3
     paused = 0
     for skip in range(0, needed, every):
-        busy.restore("busy")
-        worked = busy.run("work_without_room", skip, below=busy.own)
+        told = stage.restore("busy")
+        worked = stage.run("work_without_room", skip, below=stage.own)
         check_log(worked.log)
         paused += worked.returned
-        busy.run("recover", worked.told)
+        stage.run("recover", told)
     assert paused > 0, "it never had to wait for room"
 
 
-def test_files_that_may_not_grow_cost_time_and_nothing_else(busy):
+def test_files_that_may_not_grow_cost_time_and_nothing_else(stage):
     for most_bytes in range(0, 200000, 1000 if faults.SOAK else 12000):
-        busy.restore("busy")
-        worked = busy.run("work_within_a_size", most_bytes)
+        told = stage.restore("busy")
+        worked = stage.run("work_within_a_size", most_bytes)
         check_log(worked.log)
-        busy.run("recover", worked.told)
+        stage.run("recover", told)
 
 
 @pytest.fixture
-def small_disk(busy):
+def small_disk(stage):
     """A file system of 2 MB in place of the daemon's folder; skips where none may be mounted."""
-    busy.restore("busy")
-    aside = busy.own + ".aside"
-    os.rename(busy.own, aside)
-    os.mkdir(busy.own)
-    mounted = subprocess.call(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", busy.own],
+    stage.told = stage.restore("busy")
+    aside = stage.own + ".aside"
+    os.rename(stage.own, aside)
+    os.mkdir(stage.own)
+    mounted = subprocess.call(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", stage.own],
                               stderr=subprocess.DEVNULL) if shutil.which("mount") else 1
     if mounted != 0:
-        os.rmdir(busy.own)
-        os.rename(aside, busy.own)
+        os.rmdir(stage.own)
+        os.rename(aside, stage.own)
         pytest.skip("no file system may be mounted here: a disk that is really full was NOT tested "
                     "(needs root; interpose.c stood in for it)")
     for name in os.listdir(aside):
-        shutil.move(os.path.join(aside, name), busy.own)
-    yield busy
-    subprocess.check_call(["umount", busy.own])
+        shutil.move(os.path.join(aside, name), stage.own)
+    yield stage
+    subprocess.check_call(["umount", stage.own])
     shutil.rmtree(aside)
 
 
@@ -77,4 +67,4 @@ def test_a_file_system_that_is_full_costs_time_and_nothing_else(small_disk):
     worked = small_disk.run("work_on_a_full_file_system")
     check_log(worked.log)
     assert worked.returned
-    small_disk.run("recover", worked.told)
+    small_disk.run("recover", small_disk.told)

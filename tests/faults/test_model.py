@@ -407,5 +407,5 @@ class Operations(RuleBasedStateMachine):
 
 TestOperations = Operations.TestCase
 TestOperations.settings = settings(
-    deadline=None, max_examples=1000 if faults.SOAK else 40, stateful_step_count=40, database=None,
+    deadline=None, max_examples=1000 if faults.SOAK else 25, stateful_step_count=40, database=None,
     suppress_health_check=[HealthCheck.too_slow])

@@ -1,5 +1,6 @@
 """The power is cut at any operation: whatever the disk kept of what was not synced, what was told holds."""
 
+import glob
 import json
 import os
 import random
@@ -11,15 +12,19 @@ from faults import SCENARIOS
 CUTS = 2000 if faults.SOAK else 40  # of each scenario; more are tried in a soak
 
 
-@pytest.mark.parametrize("work, before", SCENARIOS)
-def test_a_power_cut_at_any_operation_loses_nothing_of_what_was_told(stage, work, before):
-    stage.restore(before)
-    disk = faults.Disk(stage.own)
-    stage.run(work, trace=stage.trace)
+def cut_power(stage, scenario, then):
+    """Run the scenario, cut the power at many places in it, and do `then(told)` after each."""
+    work, below = scenario.work, stage.below(scenario)
+    told = list(stage.restore(scenario.before))
+    disk = faults.Disk(below)
+    stage.run(work, trace=stage.trace, below=below)
     operations = faults.read_trace(stage.trace)
     chosen = random.Random(work)
-    cuts = sorted(chosen.randrange(len(operations) + 1) for _ in range(CUTS))
-    told, done = [], 0
+    # Half of them where something was told just before: then it has to be on the disk.
+    tellings = [number for number, operation in enumerate(operations, 1) if operation.kind == "!"]
+    cuts = sorted(chosen.choice(tellings) if number % 2 else chosen.randrange(len(operations) + 1)
+                  for number in range(CUTS))
+    done = 0
     for number, cut in enumerate(cuts):
         for operation in operations[done:cut]:
             if operation.kind == "!":
@@ -27,12 +32,27 @@ def test_a_power_cut_at_any_operation_loses_nothing_of_what_was_told(stage, work
             else:
                 disk.do(operation)
         done = cut
-        faults.restore(stage.own, disk.after_cut(random.Random("%s %d" % (work, number))))
+        faults.restore(below, disk.after_cut(random.Random("%s %d" % (work, number))))
         try:
-            stage.run("recover", told)
+            then(told)
         except AssertionError as error:
             raise AssertionError("power cut %d of %s, after operation %d: %s" % (
                 number, work, cut, error))
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
+def test_a_power_cut_at_any_operation_loses_nothing_of_what_was_told(stage, scenario):
+    cut_power(stage, scenario, lambda told: stage.run("recover", told))
+
+
+def test_a_power_cut_that_costs_the_catalog_as_well_leaves_the_journal(stage):
+    def lose_catalog(told):
+        for path in glob.glob(os.path.join(stage.own, "state", "catalog.sqlite*")):
+            os.unlink(path)
+        stage.run("recover", told)
+
+    scenario = next(one for one in SCENARIOS if one.work == "operations")
+    cut_power(stage, scenario, lose_catalog)
 
 
 # ---- the disk itself, which must be no kinder than a real one -----------------------------------------
@@ -65,5 +85,6 @@ def test_after_a_power_cut_there_is_what_was_synced_and_perhaps_more(stage, step
     found = set()
     for seed in range(300):
         held = disk.after_cut(random.Random(seed)).get(os.path.realpath(path))
-        found.add(held if held in (OLD, NEW, b"", None) else "part")
+        found.add(None if held is None else held.content if held.content in (OLD, NEW, b"")
+                  else "part")
     assert found == possible

@@ -37,7 +37,8 @@ def placement(images, clusters=3, seed=0):
     ones = np.ones(count, np.float32)
     return Placement(
         Assessment(cluster, numbers[0], numbers[1], numbers[2], numbers[2] > 0.8, numbers[3],
-                   numbers[4], np.repeat(cluster[:, None], NEIGHBOURS, axis=1), soft_weight),
+                   numbers[4], np.repeat(cluster[:, None], NEIGHBOURS, axis=1), soft_weight,
+                   ones),
         Worth(numbers[5], ones, 0 * ones))
 
 

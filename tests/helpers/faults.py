@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from typing import Any, Dict, List, NamedTuple, Optional, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Union
 
 import pytest
 
@@ -31,16 +31,40 @@ SOAK = os.environ.get("JETSON_CLUSTER_SOAK") == "1"
 BEFORE, AFTER, TORN = 1, 2, 3  # where the n-th operation ends the work; TORN: half a write is done
 CHILD_S = 120  # a child that takes longer hangs
 SECTOR = 512
-# Functions of scenarios.py that are killed and lose power, each with what is there before it.
-SCENARIOS = [("arrival", "new"), ("restart", "done"), ("codebook_swap", "done"),
-             ("operations", "done")]
 FOLDER = -1  # stands for the content of a folder
+
+
+class Scenario(NamedTuple):
+    """Work that is killed, and loses power, at its operations."""
+
+    work: str  # a function of scenarios.py
+    before: str  # what is there when it begins, see Stage.save
+    everything: bool = False  # operations on the inbox count as well
+
+    def __str__(self) -> str:
+        return self.work
+
+
+SCENARIOS = [
+    Scenario("arrival", "new"), Scenario("restart", "done"), Scenario("codebook_swap", "done"),
+    Scenario("operations", "done"), Scenario("busy_life", "busy"), Scenario("outbox", "linking"),
+    Scenario("retention", "short", everything=True), Scenario("rebuild", "damaged")]
 
 
 class Link(NamedTuple):
     """A name for a file that lies outside of the folder."""
 
     target: str
+
+
+class Kept(NamedTuple):
+    """A file as a disk may hold it."""
+
+    content: bytes
+    mtime_ns: int  # 0: of no concern
+
+
+Held = Dict[str, Union[None, Kept, Link]]  # what a folder holds, by path; None for a folder
 
 
 # ---- work that is ended ----------------------------------------------------------------------------
@@ -211,6 +235,7 @@ class Stage:
         self.root = os.path.join(self._folder, "rover")
         self.own = os.path.join(self.root, "own")  # where the daemon writes
         self.trace = os.path.join(self._folder, "trace")
+        self._told = {}  # type: Dict[str, List[list]]
         os.mkdir(self.root)
         self.run("make_rover", workbench.model)
         self.save("new")
@@ -218,18 +243,26 @@ class Stage:
     def close(self) -> None:
         shutil.rmtree(self._folder)
 
-    def save(self, name: str) -> None:
+    def save(self, name: str, told: Sequence[list] = ()) -> None:
+        """Keep the folder as it is, and what the outside was told by now."""
         shutil.copytree(self.root, os.path.join(self._folder, "saved-" + name))
+        self._told[name] = list(told)
 
-    def restore(self, name: str) -> None:
+    def restore(self, name: str) -> List[list]:
+        """Put the folder back; what the outside had been told then."""
         shutil.rmtree(self.root)
         shutil.copytree(os.path.join(self._folder, "saved-" + name), self.root)
+        return self._told[name]
 
     def run(self, work: str, *arguments, **how) -> Outcome:
-        """Run `work` on this rover; with `die_at` or `trace`, operations of the daemon's count."""
+        """Run `work` on this rover; with `die_at` or `trace`, the daemon's operations count."""
         if how:
-            how["below"] = self.own
+            how.setdefault("below", self.own)
         return self.workbench.run(work, self.root, *arguments, **how)
+
+    def below(self, scenario: Scenario) -> str:
+        """The folder in which its operations count."""
+        return self.root if scenario.everything else self.own
 
 
 # ---- power cuts --------------------------------------------------------------------------------------
@@ -269,16 +302,17 @@ def read_trace(path: str) -> List[Operation]:
 class File:
     """One file's content: what is on the disk for sure, and what was done to it since."""
 
-    def __init__(self, content: bytes = b""):
-        self.synced, self.pending = content, []
+    def __init__(self, content: bytes = b"", mtime_ns: int = 0):
+        self.synced, self.pending, self._mtime_ns = content, [], mtime_ns
 
     def sync(self) -> None:
         content = bytearray(self.synced)
         for operation in self.pending:
             _apply(content, operation.kind, operation.offset, operation.data)
+            self._mtime_ns = 0
         self.synced, self.pending = bytes(content), []
 
-    def after_cut(self, random, share: float) -> bytes:
+    def after_cut(self, random, share: float) -> Kept:
         """What the disk may hold: each pending change is there with that probability, or in part."""
         content = bytearray(self.synced)
         for operation in self.pending:
@@ -293,7 +327,7 @@ class File:
                 # The size got to the disk before the data did: zeros where there was nothing.
                 end = operation.offset + len(operation.data)
                 content.extend(bytes(max(0, end - len(content))))
-        return bytes(content)
+        return Kept(bytes(content), 0 if self.pending else self._mtime_ns)
 
 
 def _apply(content: bytearray, kind: str, offset: int, data: bytes) -> None:
@@ -340,16 +374,16 @@ class Disk:
                 self._folders[os.stat(path).st_ino] = path
             for name in names:
                 path = os.path.join(place, name)
-                inode = os.stat(path).st_ino
-                if inode not in self._numbers:
+                status = os.stat(path)
+                if status.st_ino not in self._numbers:
                     with open(path, "rb") as stream:
-                        self._new_file(inode, stream.read())
-                self._names[path] = self._numbers[inode]
+                        self._new_file(status.st_ino, stream.read(), status.st_mtime_ns)
+                self._names[path] = self._numbers[status.st_ino]
 
-    def _new_file(self, inode: int, content: bytes = b"") -> int:
+    def _new_file(self, inode: int, content: bytes = b"", mtime_ns: int = 0) -> int:
         # Inodes are used again, and a file that was deleted may come back: numbers are not.
         self._numbers[inode] = len(self._files)
-        self._files[self._numbers[inode]] = File(content)
+        self._files[self._numbers[inode]] = File(content, mtime_ns)
         return self._numbers[inode]
 
     def do(self, operation: Operation) -> None:
@@ -375,8 +409,8 @@ class Disk:
             self._namings.append(Naming(kind, path, other, number, touched))
             self._synced.append(False)
 
-    def after_cut(self, random) -> Dict[str, Union[None, bytes, Link]]:
-        """What the disk may hold if the power fails now: path -> content, None for a folder."""
+    def after_cut(self, random) -> Held:
+        """What the disk may hold if the power fails now."""
         share = random.choice([0.0, 0.1, 0.5, 0.9, 1.0])
         if random.random() < 0.5:
             sure = max([place for place, synced in enumerate(self._synced) if synced] or [-1]) + 1
@@ -388,7 +422,8 @@ class Disk:
         for naming, keep in zip(self._namings, kept):
             if keep:
                 _rename(names, naming)
-        contents = {number: file.after_cut(random, share) for number, file in self._files.items()}
+        contents = {number: file.after_cut(random, share) for number, file in self._files.items()
+                    }  # type: Dict[int, Union[Kept, Link]]
         contents.update((number, Link(target)) for number, target in self._outside.items())
         held = {}
         for path in sorted(names):  # folders before what is in them
@@ -407,19 +442,25 @@ def _rename(names: Dict[str, int], naming: Naming) -> None:
         names[naming.other] = naming.file
 
 
-def restore(folder: str, held: Dict[str, Union[None, bytes, Link]]) -> None:
-    """Make the folder hold just that."""
-    shutil.rmtree(folder)
-    os.mkdir(folder)
+def restore(folder: str, held: Held) -> None:
+    """Make the folder hold just that. Folders in it stay the same ones, by inode."""
+    for place, folders, names in os.walk(folder, topdown=False):
+        for name in names:
+            os.unlink(os.path.join(place, name))
+        for path in (os.path.join(place, name) for name in folders):
+            if path not in held:
+                os.rmdir(path)
     for path, content in sorted(held.items()):
         if content is None:
-            os.mkdir(path)
+            os.makedirs(path, exist_ok=True)
         elif isinstance(content, Link):
             with contextlib.suppress(FileNotFoundError):
                 os.link(content.target, path)
         else:
             with open(path, "wb") as stream:
-                stream.write(content)
+                stream.write(content.content)
+            if content.mtime_ns:
+                os.utime(path, ns=(content.mtime_ns, content.mtime_ns))
 
 
 if __name__ == "__main__":

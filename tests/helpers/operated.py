@@ -74,7 +74,7 @@ class Operations:
         return Placement(
             Assessment(cluster, ones, 2 * ones, ones, zeros > 0, worth, worth,
                        np.repeat(cluster[:, None], NEIGHBOURS, axis=1),
-                       np.zeros((count, NEIGHBOURS), np.float32)),
+                       np.zeros((count, NEIGHBOURS), np.float32), zeros),
             Worth(worth, ones, zeros))
 
     def downlink(self):

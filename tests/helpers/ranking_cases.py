@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from jetson_cluster import codebook
+from jetson_cluster import codebook, sketches
 from jetson_cluster.codebook import NEIGHBOURS, QUANTILE_POINTS, Codebook
 from jetson_cluster.ranking import CANDIDATE, Terms
 
@@ -37,11 +37,11 @@ def beside_another_kind(made):
 
 
 def candidates(seed, count, clusters, skew=0.0, hard=False, far_share=0.1, coarse=False,
-               twins=0.0):
+               twins=0.0, near=False):
     """CANDIDATE [count] over clusters of sizes 1 / rank^skew.
 
     hard: each in one cluster only; coarse: many of the very same worth; twins: that share of them
-    belongs to groups of near-duplicates.
+    belongs to groups of near-duplicates; near: most of a cluster lie within their reach.
     """
     random = np.random.RandomState(seed)
     share = 1 / np.arange(1, clusters + 1) ** skew
@@ -70,11 +70,15 @@ def candidates(seed, count, clusters, skew=0.0, hard=False, far_share=0.1, coars
         made["twin"][joined] = made["image"][first]
         for name in ("cluster", "soft_index", "soft_weight"):
             made[name][joined] = made[name][first]
+    if near:
+        middles = random.normal(0, 200, (clusters, sketches.NUMBERS))
+        made["sketch"] = middles[made["cluster"]] + random.normal(0, 60, made["sketch"].shape)
+        made["reach"] = random.choice([0, 0.3, 0.6], count, p=[0.1, 0.3, 0.6])
     return made
 
 
-def terrain(seed, k, spread, skew, count, dimension=24):
-    """CANDIDATE [count] as a codebook makes them of clustered embeddings."""
+def terrain(seed, k, spread, skew, count, dimension=24, near=False):
+    """CANDIDATE [count] as a codebook makes them of clustered embeddings; near: with sketches."""
     random = np.random.RandomState(seed)
     centroids = codebook.normalise(random.normal(size=(k, dimension)).astype(np.float32))
     share = 1 / np.arange(1, k + 1) ** skew
@@ -92,8 +96,11 @@ def terrain(seed, k, spread, skew, count, dimension=24):
                     np.quantile(ratio, points).astype(np.float32),
                     np.quantile(margin, points).astype(np.float32),
                     float(np.quantile(ratio, 0.5)), float(np.quantile(ratio, 0.95)))
-    found = book.assess(drawn(count))
+    embeddings = drawn(count)
+    found = book.assess(embeddings)
     made = alike(count)
+    if near:
+        made["sketch"], made["reach"] = sketches.of(embeddings), found.reach
     for name in ("cluster", "ratio", "far", "soft_index", "soft_weight"):
         made[name] = getattr(found, name)
     made["interest"] = 0.6 * found.novelty + 0.4 * found.representative

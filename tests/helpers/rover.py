@@ -38,12 +38,15 @@ class Rover:
         self.folder, self.inbox = folder, folder / "inbox"
         self.state, self.policy = folder / "state", folder / "policy.yaml"
         self.codebook, self.config = folder / "codebook.npz", folder / "config.yaml"
+        self.orders = folder / "orders"
         self.inbox.mkdir()
+        self.orders.mkdir()
         self.config.write_text(
             "state_dir: state\nmodel: {}\ncodebook: codebook.npz\npolicy: policy.yaml\n"
             "embedder: onnxruntime\nthreads: 1\n"
             "inbox: {{path: inbox, settle_s: 0.05, rescan_s: 0.3}}\n"
-            "queue: {{rows: 50, interval_s: 0.1}}\n".format(model))
+            "queue: {{rows: 50, interval_s: 0.1}}\norders: {{path: orders}}\n"
+            "retention: {{free_bytes: 0}}\n".format(model))
         self.model = model
 
     def settings(self, *overrides):
@@ -92,6 +95,10 @@ class Rover:
 
     def status(self):
         return json.loads((self.state / "status.json").read_text())
+
+    def images(self):
+        """How many images in each state, by the status; of the states that any is in."""
+        return {state: count for state, count in self.status()["images"].items() if count}
 
     def make_codebook(self, colours, path=None):
         """A codebook with one cluster a colour, in that order."""

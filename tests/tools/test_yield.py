@@ -1,4 +1,4 @@
-"""What `tools/bench yield` measures with: days, budgets, measures and the rules ours is compared to."""
+"""What `tools/bench yield` measures with: days, budgets, measures, and the rules it compares."""
 
 import itertools
 import os
@@ -27,7 +27,7 @@ PLAN = streams.Plan(archive=(6, 9), dominating=12, ordinary=(2, 4), held_out=(2,
 
 @pytest.fixture(scope="module")
 def shown():
-    """Five classes of eight scenes of three shots, each with a near-repeat; finds and spoilt frames."""
+    """Five classes of eight scenes of three shots, each repeated; finds and spoilt frames."""
     terrain = [Picture("%s-%d-%d" % (name, scene, shot), name, TERRAIN, "%s %d" % (name, scene), "")
                for name in "abcde" for scene in range(8) for shot in range(3)]
     copies = [one._replace(path=one.path + "-again", copy_of=one.path) for one in terrain]
@@ -43,7 +43,8 @@ def shown():
 @pytest.mark.parametrize("seed", range(8))
 def test_archive_and_stream_share_no_scene_and_the_archive_knows_no_held_out_class(shown, seed):
     day = streams.draw(shown, PLAN, seed)
-    archive, arrived = ([shown[place] for place in places] for places in (day.archive, day.arrivals))
+    archive = [shown[place] for place in day.archive]
+    arrived = [shown[place] for place in day.arrivals]
     assert not {one.scene for one in archive} & {one.scene for one in arrived}
     assert {one.role for one in archive} == {TERRAIN}
     known = {one.kind for one in archive}
@@ -58,7 +59,8 @@ def test_one_class_dominates_and_near_repeats_follow_what_they_repeat(shown, see
     counts = {name: sum(one.kind == name for one in arrived) for name in "abcde"}
     assert max(counts, key=counts.get) == day.dominating not in day.held_out
     assert len(set(day.arrivals.tolist())) == len(day.arrivals)
-    repeats = [(before.path, one.copy_of) for before, one in zip(arrived, arrived[1:]) if one.copy_of]
+    repeats = [(before.path, one.copy_of)
+               for before, one in zip(arrived, arrived[1:]) if one.copy_of]
     assert repeats and all(before == source for before, source in repeats)
     junk = sum(one.role == JUNK for one in arrived)
     assert abs(junk / len(arrived) - PLAN.junk_share) < 0.02
@@ -71,7 +73,7 @@ def test_a_seed_is_a_day(shown):
     assert first.arrivals.tolist() != other.arrivals.tolist()
 
 
-# ---- measures --------------------------------------------------------------------------------------
+# ---- measures ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -107,8 +109,8 @@ def test_a_yield_counts_classes_odd_ones_and_junk_within_each_budget():
 
 def test_the_mean_rank_of_random_orders_is_the_middle():
     truth = truth_of(["a"] * 40, ["x"] * 5 + [""] * 35, [False] * 40)
-    ranks = [measures.judge(np.random.RandomState(seed).permutation(40), np.ones(40), truth).mean_rank
-             for seed in range(400)]
+    orders = [np.random.RandomState(seed).permutation(40) for seed in range(400)]
+    ranks = [measures.judge(order, np.ones(40), truth).mean_rank for order in orders]
     assert np.mean(ranks) == pytest.approx(0.5, abs=0.02)
 
 
@@ -126,10 +128,10 @@ def test_no_order_shows_more_classes_than_the_best_one():
 def test_a_yield_survives_being_averaged():
     one = measures.Yield([1, 2, 3], [4, 5, 6], [7, 8, 9], [10, 11, 12], 13, 14)
     again = measures.unflat(measures.flat(one))
-    assert [np.ravel(field).tolist() for field in again] == [np.ravel(field).tolist() for field in one]
+    assert all(np.array_equal(before, after) for before, after in zip(one, again))
 
 
-# ---- the rules -------------------------------------------------------------------------------------
+# ---- the rules -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +155,8 @@ def case(peers):
     middles = np.eye(8, dtype=np.float32)[:2]
 
     def near(count):
-        return (middles[np.arange(count) % 2] + 0.1 * random.normal(size=(count, 8))).astype(np.float32)
+        return (middles[np.arange(count) % 2]
+                + 0.1 * random.normal(size=(count, 8))).astype(np.float32)
 
     archive, stream = near(60), near(20)
     stream[7] = -1
@@ -217,7 +220,7 @@ def test_our_quality_gate_sends_spoilt_frames_last_and_keeps_the_order_of_the_ot
     assert gated.tolist() == [place for place in range(20) if place not in (2, 5)] + [2, 5]
 
 
-# ---- the pictures ------------------------------------------------------------------------------------
+# ---- the pictures --------------------------------------------------------------------------------
 
 
 @pytest.fixture

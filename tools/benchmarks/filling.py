@@ -65,7 +65,7 @@ def settings(folder: str) -> config.Config:
 
 @contextlib.contextmanager
 def rover(folder: str, policy: Policy = EMPTY, clusters: str = "codebook.npz") -> Iterator[Rover]:
-    """Open what the daemon opens, but for camera and network; `clusters` is a file in the folder."""
+    """Open what the daemon opens but camera and network; `clusters` is a file in the folder."""
     opened = settings(folder)
     with Catalog(opened.catalog_path, SPACE) as catalog:
         head = Head(catalog, opened.queue.rows)
@@ -105,14 +105,16 @@ def images(folder: str, start: int, count: int) -> List[Image]:
 
 
 def fill(folder: str, start: int, until: int) -> None:
-    """Catalogue images `start` to `until` in large batches."""
+    """Catalogue images `start` to `until` in large batches; all that there are get their places."""
     with rover(folder) as filled:
+        while filled.placing.progress.done < filled.placing.progress.total:
+            filled.placing.place_some()
         for first in range(start, until, FILL_BATCH):
             filled.record(images(folder, first, min(FILL_BATCH, until - first)))
 
 
 def put_files(filled: Rover, rows: int) -> None:
-    """Give the first `rows` images of the queue a file each: of the right size, with holes for content."""
+    """Give the first `rows` images of the queue a file each, of the right size, empty on disk."""
     ranked = filled.head.order(EMPTY, rows)
     for row in filled.catalog.rows([place.image for place in ranked]).values():
         with open(row.path, "wb") as stream:
@@ -124,6 +126,7 @@ def fit(folder: str, name: str, clusters: int, seed: int) -> Codebook:
     """Write a codebook fitted to an archive of such images."""
     from jetson_cluster.ground.clustering import fit_codebook  # heavy, and no part of the rover
     archive = embeddings(range(10 ** 9, 10 ** 9 + ARCHIVE))
-    fitted = fit_codebook(archive, [str(number) for number in range(ARCHIVE)], clusters, seed, SPACE)
+    scenes = [str(number) for number in range(ARCHIVE)]
+    fitted = fit_codebook(archive, scenes, clusters, seed, SPACE)
     codebook.save(os.path.join(folder, name), fitted.codebook)
     return fitted.codebook

@@ -1,12 +1,13 @@
-"""How good an order is to send a stream in: what arrives within so many bytes, and how early the odd.
+"""How good an order is to send a stream in: what so many bytes hold, and how early the odd come.
 
 In: an order, the files' sizes and what the pictures show. Out: a Yield. Pure.
 
 Precision at N and the mean rank are those of DORA (Kerner et al., "Domain-Agnostic Outlier Ranking
-Algorithms", Frontiers in Astronomy and Space Sciences, 2022): N is the number of odd ones that there
-are, and the measure is which share of the first N is odd; the mean rank is the mean place of the odd
-ones, here as a share of the stream so that streams of several lengths can be averaged. The odd ones
-are the images of terrain that the archive does not know, and discoveries; spoilt frames are not.
+Algorithms", Frontiers in Astronomy and Space Sciences, 2022): N is the number of odd ones that
+there are, and the measure is which share of the first N is odd; the mean rank is the mean place of
+the odd ones, here as a share of the stream so that streams of several lengths can be averaged. The
+odd ones are the images of terrain that the archive does not know, and discoveries; spoilt frames
+are not.
 """
 
 from typing import List, NamedTuple, Sequence
@@ -36,7 +37,7 @@ class Yield(NamedTuple):
 
 
 def sent(order: Sequence[int], sizes: np.ndarray, budget_bytes: float) -> List[int]:
-    """Which are sent: in order, each that still fits; what does not fit is skipped, as a pass does."""
+    """Which are sent: in order, each that still fits; others are skipped, as a pass does."""
     taken, left, smallest = [], budget_bytes, sizes.min()
     for place in order:
         if sizes[place] <= left:
@@ -66,7 +67,7 @@ def _share_of_kinds(kinds: np.ndarray, places: List[int]) -> float:
 
 
 def best_classes(sizes: np.ndarray, truth: Truth) -> np.ndarray:
-    """The order that shows most classes of terrain in any budget: the smallest file of each first."""
+    """The order that shows most classes of terrain in any budget: the smallest file of each."""
     by_size = np.argsort(sizes, kind="stable")
     _, first = np.unique(truth.terrain[by_size], return_index=True)
     first = [place for place in np.sort(first) if truth.terrain[by_size[place]]]

@@ -1,8 +1,8 @@
 """The rover's own order of a stream, for `tools/bench yield`.
 
-In: a Case and a policy. Out: int [m], the places of the stream in the order to send them. The stream
-goes through a real catalog in batches as it arrived: placing, near-duplicates, quality, and the head of
-the queue as the daemon makes it, asked for all of it.
+In: a Case and a policy. Out: int [m], the places of the stream in the order to send them. The
+stream goes through a real catalog in batches as it arrived: placing, near-duplicates, quality, and
+the head of the queue as the daemon makes it, asked for all of it.
 """
 
 import os

@@ -44,7 +44,7 @@ def at_random(case: Case, draw: int) -> np.ndarray:
 
 
 def farthest_first(case: Case) -> np.ndarray:
-    """Greedy k-centre (Gonzalez, 1985) within the stream; its first image is the first that came."""
+    """Greedy k-centre (Gonzalez, 1985) within the stream; it begins with the first that came."""
     return _farthest_first(normalise(case.embeddings), np.empty((0, case.embeddings.shape[1])))
 
 

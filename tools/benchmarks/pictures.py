@@ -1,4 +1,4 @@
-"""The pictures that `tools/bench yield` makes streams of, each of known content, and their embeddings.
+"""The pictures that `tools/bench yield` makes streams of, each of known content.
 
 In: a folder to work in, a network, and for the real ones the tiles beside the checkout. Out: a Pool
 of files with what each one shows, its size, its embedding and its quality, as the rover's own
@@ -55,7 +55,7 @@ class Pool(NamedTuple):
 
 
 def drawn(folder: str) -> List[Picture]:
-    """Pictures drawn by tools/synthetic_mars.py, with spoilt frames and near-repeats made of them."""
+    """Pictures drawn by tools/synthetic_mars.py, and spoilt frames and near-repeats of them."""
     scenes, truth = os.path.join(folder, "drawn"), os.path.join(folder, "drawn.csv")
     synthetic_mars.write_archive(
         scenes, DRAWN_PER_CLASS * len(synthetic_mars.CLASSES) + DRAWN_ODD, DRAWN_SEED,
@@ -67,7 +67,7 @@ def drawn(folder: str) -> List[Picture]:
 
 
 def tiles(folder: str) -> List[Picture]:
-    """Crops of the real Mars tiles, each tile a scene, with spoilt frames and near-repeats made of them.
+    """Crops of the real Mars tiles, each tile a scene, and spoilt frames and near-repeats of them.
 
     Empty where there are no tiles.
     """
@@ -111,7 +111,7 @@ def _make(source: str, target: str, change: Callable) -> None:
     os.replace(target + ".part", target)
 
 
-# ---- what is made of a picture: each takes an RGB image and a generator and returns another --------
+# ---- what is made of a picture: each takes an RGB image and a generator and returns another ------
 
 
 def cropped(image: Image.Image, random: np.random.RandomState) -> Image.Image:
@@ -158,7 +158,7 @@ SPOILERS = (("over-exposed", over_exposed), ("blank", blank), ("blurred", blurre
             ("noise", noise))  # type: Tuple[Tuple[str, Callable], ...]
 
 
-# ---- what the rover makes of the files -------------------------------------------------------------
+# ---- what the rover makes of the files -----------------------------------------------------------
 
 
 def read(pictures: Sequence[Picture], model: Model, cache: str) -> Pool:

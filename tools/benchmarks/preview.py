@@ -1,10 +1,10 @@
 """`tools/bench preview`: how true a preview is, and what it costs, per format and pictures.
 
-In turns over the same pictures: real Mars tiles where they lie beside the checkout, and drawn ones.
-"made at full size" are those that kept the 128 x 96 pixels; the others had to be smaller to fit.
-"enlarged" is how near the preview comes to the picture at full size, which is what an operator sees.
-The milliseconds begin with the decoded image; to judge its quality is listed with them, for both are
-done at once.
+Each format over the same pictures: real Mars tiles where they lie beside the checkout, and drawn
+ones. "full size" are those that could keep the 128 x 96 pixels, or as many as the picture has of
+them. PSNR is that of the preview at its own size; "enlarged", at full size, which is what an
+operator sees. The milliseconds begin with the decoded image; to judge its quality is listed with
+them, for both are done at once.
 """
 
 import argparse
@@ -39,17 +39,17 @@ def main():
     for name, images in pictures(args.images):
         kinds = [("WebP", "webp"), ("palette", "palette"), ("JPEG, where there is no WebP", "jpeg")]
         rows += [[name, said] + measure(images, kind, args.max_bytes) for said, kind in kinds]
-        rows.append([name, "(quality)", "", "", "", "",
-                     machine.median_and_spread([times(quality.measure, image) for image in images])])
+        judged = [times(quality.measure, image) for image in images]
+        rows.append([name, "(quality)", "", "", "", "", machine.median_and_spread(judged)])
     print(machine.table(["pictures", "format", "bytes", "PSNR, dB", "enlarged, dB",
-                         "made at full size", "ms"], rows))
+                         "full size", "ms"], rows))
 
 
 def pictures(count):
     """(what they are, decoded images), the real ones first."""
     real = sorted(glob.glob(TILES))
     if real:
-        yield "%d real tiles, 147×131" % len(real), [opened(path) for path in real]
+        yield "%d real tiles, about 147×131" % len(real), [opened(path) for path in real]
     with tempfile.TemporaryDirectory() as folder:
         drawn = os.path.join(folder, "drawn")
         subprocess.check_call([sys.executable, DRAWER, drawn, "--count", str(count), "--odd", "0",

@@ -1,9 +1,10 @@
 """`tools/bench scale`: what an image costs when the catalog holds a thousand, and when a million.
 
-A catalog on disk grows to each size through the rover's own code (filling.py); then one image, or a
-batch, is recorded and the queue published, again and again, in turns with a fresh catalog of 1,000, so
-that a ratio compares like with like. Every stage runs in a process of its own, which says what it
-costs in memory. Then: a start, a pass, a policy that values images otherwise, another codebook.
+A catalog on disk grows to each size through the rover's own code (filling.py); then one image, or
+a batch, is recorded and the queue published, again and again, in turns with a fresh catalog of
+1,000, so that a ratio compares like with like. Every stage runs in a process of its own, which says
+what it costs in memory. Then: a start, a pass, a policy that values images otherwise, another
+codebook.
 
 Bytes written are the kernel's count of what a process made dirty for a disk (write_bytes of
 /proc/self/io, whole pages of 4 KB): the catalog, its log, the queue file and previews, but not what
@@ -21,7 +22,7 @@ import time
 import filling
 import machine
 
-from jetson_cluster import daemon, passes
+from jetson_cluster import codebook, daemon, passes
 from jetson_cluster.downlink import read_queue
 from jetson_cluster.policy import EMPTY
 
@@ -41,7 +42,7 @@ def main():
     parser.add_argument("--most", type=int, default=100000, metavar="IMAGES",
                         help="stop at this size (default %(default)s; 1000000 needs 9 GB of disk)")
     parser.add_argument("--in", dest="folder", metavar="FOLDER", default=machine.ROOT,
-                        help="on the disk to measure; nothing is left there (default: the checkout)")
+                        help="on the disk to measure; nothing is left there (default: checkout)")
     args = parser.parse_args()
     sizes = [size for size in SIZES if size <= args.most] or [args.most]
     needed, free = sizes[-1] * BYTES_PER_IMAGE, shutil.disk_usage(args.folder).free
@@ -54,7 +55,7 @@ def main():
         measured = grow(folder, sizes)
     print(machine.table(
         ["images", "one recorded, ms", "in batches of %d, ms each" % BATCH, "a publish, ms",
-         "cost of an image, ms", "÷ that at 1,000", "written for an image, KB",
+         "cost of an image, ms", "÷ that at 1,000", "written for an image, KB", "of it recording",
          "catalog, KB an image", "peak memory, MB"],
         [turns_row(size, *found[:3]) for size, found in measured]) + "\n")
     print("Cost of an image: in batches, with a publish every %d.\n" % PUBLISH_EVERY)
@@ -99,9 +100,11 @@ def alone(stage, *arguments):
 
 def turns(small, big):
     """Record and publish in turns on both catalogs: milliseconds and bytes, for each of the two."""
-    found = [{"one": [], "batch": [], "publish": [], "written": []} for _ in (small, big)]
+    found = [{"one": [], "batch": [], "publish": [], "recorded": [], "written": []}
+             for _ in (small, big)]
     with filling.rover(small) as one, filling.rover(big) as other:
         for rover in (one, other):
+            assert rover.placing.progress.done == rover.placing.progress.total
             rover.publish(EMPTY)
         for number in range(ROUNDS):
             # Who goes first takes turns as well.
@@ -121,6 +124,7 @@ def one_round(rover, folder, number, found):
     for_images = bytes_written() - written
     found["publish"].append(per(1, lambda: rover.publish(EMPTY)))
     for_publish = bytes_written() - written - for_images
+    found["recorded"].append(for_images / ROUND)
     found["written"].append(for_images / ROUND + for_publish / PUBLISH_EVERY)
 
 
@@ -149,7 +153,8 @@ def make_pass(folder):
     begun = time.perf_counter()
     with filling.rover(folder) as rover:
         report = passes.make_pass(
-            rover.catalog, passes.Downlink(rover.head, EMPTY, rover.config.queue.path, lambda: True),
+            rover.catalog,
+            passes.Downlink(rover.head, EMPTY, rover.config.queue.path, lambda: True),
             PASS_BYTES, "bench", "2031-04-09T05:17:00Z")
         took = time.perf_counter() - begun
         assert report.number and report.bytes > 0.9 * PASS_BYTES, report.words
@@ -162,14 +167,12 @@ def revalue(folder):
     with filling.rover(folder) as rover:
         rover.publish(EMPTY)
         wanted = EMPTY._replace(explore=0.7)
-        rover.placing.use(rover.placing._codebook, wanted)
+        rover.placing.use(codebook.load(os.path.join(folder, "codebook.npz")), wanted)
         return place_all(rover, wanted)
 
 
 def replace_codebook(folder):
-    """Another codebook: every image is placed anew from its stored embedding; and back again."""
-    with filling.rover(folder, EMPTY._replace(explore=0.7)) as rover:
-        rover.publish(EMPTY)
+    """Another codebook: every image is placed anew from its stored embedding."""
     with filling.rover(folder, clusters="other.npz") as rover:
         return place_all(rover, EMPTY)
 
@@ -193,7 +196,7 @@ def place_all(rover, policy):
             "written": (bytes_written() - written) / total}
 
 
-# ---- what is read off -----------------------------------------------------------------------------
+# ---- what is read off ----------------------------------------------------------------------------
 
 
 def per(count, work):
@@ -228,10 +231,13 @@ def turns_row(size, found, size_each, started):
     small, big = found
     costs = [[batch + publish / PUBLISH_EVERY
               for batch, publish in zip(which["batch"], which["publish"])] for which in found]
-    return [grouped(size)] + ["%.2f" % statistics.median(big[name]) for name in ("one", "batch")] + [
-        "%.1f" % statistics.median(big["publish"]), "%.2f" % statistics.median(costs[1]),
+    return [
+        grouped(size), "%.2f" % statistics.median(big["one"]),
+        "%.2f" % statistics.median(big["batch"]), "%.1f" % statistics.median(big["publish"]),
+        "%.2f" % statistics.median(costs[1]),
         machine.median_and_spread([one / other for one, other in zip(costs[1], costs[0])]),
-        "%.1f" % (statistics.mean(big["written"]) / 1000), "%.1f" % (size_each / 1000),
+        "%.1f" % (statistics.mean(big["written"]) / 1000),
+        "%.1f" % (statistics.mean(big["recorded"]) / 1000), "%.1f" % (size_each / 1000),
         "%.0f" % started["peak_mb"]]
 
 

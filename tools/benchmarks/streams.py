@@ -1,4 +1,4 @@
-"""Random days of a rover: an archive that the clusters are fitted to, and the stream that follows it.
+"""Random days of a rover: an archive that the clusters are fitted to, and the stream after it.
 
 In: what each picture of a pool shows, a Plan and a seed. Out: which pictures make the archive and
 which arrive, in what order. Pure; the same seed gives the same day.
@@ -70,8 +70,8 @@ def draw(pictures: Sequence[Picture], plan: Plan, seed: int) -> Stream:
     spoilt = int(round(ordinary * plan.junk_share / (1 - plan.junk_share)))
     blocks += [[place] for place in _some(random, junk, spoilt)]
     order = random.permutation(len(blocks))
-    return Stream(np.array(archive), np.array([place for block in order for place in blocks[block]]),
-                  held_out, dominating)
+    arrivals = [place for block in order for place in blocks[block]]
+    return Stream(np.array(archive), np.array(arrivals), held_out, dominating)
 
 
 def _sorted_out(pictures):

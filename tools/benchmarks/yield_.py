@@ -1,10 +1,10 @@
-"""`tools/bench yield`: what the ranking buys, in terrain seen and odd ones found for the same bytes.
+"""`tools/bench yield`: what ranking buys, in terrain seen and odd ones found for the same bytes.
 
 Many random days (streams.py) are made from drawn pictures and, where they lie beside the checkout,
 from real Mars tiles; each has an archive that the clusters are fitted to. Every rule (ours.py,
 peers.py) puts the day's stream into an order, a pass takes what fits into 5, 10 and 25 % of its
-bytes, and measures.py says what that gave. Ours is the rover's own path: a catalog on disk, placing,
-quality, near-duplicates, the head of the queue.
+bytes, and measures.py says what that gave. Ours is the rover's own path: a catalog on disk,
+placing, quality, near-duplicates, the head of the queue.
 """
 
 import argparse
@@ -64,7 +64,8 @@ def main():
     """Print the tables of each kind of picture."""
     parser = argparse.ArgumentParser(prog="tools/bench yield")
     parser.add_argument("--model", metavar="FILE.onnx")
-    parser.add_argument("--streams", type=int, default=60, help="of each kind (default %(default)s)")
+    parser.add_argument("--streams", type=int, default=60,
+                        help="of each kind (default %(default)s)")
     args = parser.parse_args()
     model = recipe.load_model(args.model or machine.models()[-1])
     print("Embeddings of %s.\n" % model.space.split("@")[0])
@@ -91,8 +92,8 @@ def report(name, pool, plan, seeds):
         yields[BEST].append(measures.judge(
             measures.best_classes(case.bytes, truth), case.bytes, truth))
     table = {rule: np.array([measures.flat(one) for one in rows]) for rule, rows in yields.items()}
-    print("%s pictures, %d streams of %d images on average, %d of them odd and %d junk; archives of "
-          "%d images. Mean ± standard deviation over streams.\n" % (
+    print("%s pictures, %d streams of %d images on average, %d of them odd and %d junk; archives "
+          "of %d images. Mean ± standard deviation over streams.\n" % (
               name, len(days), np.mean([len(day.arrivals) for day in days]),
               *np.mean([[(truth.odd != "").sum(), truth.junk.sum()] for truth in (
                   truth_of(pool, day) for day in days)], axis=0).round().astype(int),
@@ -122,7 +123,8 @@ def case_of(pool, day, seed):
     """What the rules may see of a day."""
     archive = pool.embeddings[day.archive]
     scenes = [pool.pictures[place].scene for place in day.archive]
-    fitted = fit_codebook(archive, scenes, max(2, len(archive) // IMAGES_PER_CLUSTER), seed, "bench")
+    clusters = max(2, len(archive) // IMAGES_PER_CLUSTER)
+    fitted = fit_codebook(archive, scenes, clusters, seed, "bench")
     return peers.Case(archive, pool.embeddings[day.arrivals], pool.bytes[day.arrivals],
                       pool.measures[day.arrivals], pool.sha256[day.arrivals], fitted.codebook, seed)
 
@@ -153,7 +155,8 @@ def every_nth(case, truth):
 def spread(rows, field):
     """"mean ± standard deviation" in percent, of one field at each budget."""
     values = 100 * np.array([np.ravel(getattr(measures.unflat(row), field)) for row in rows])
-    return " / ".join("%.0f ± %.0f" % pair for pair in zip(values.mean(axis=0), values.std(axis=0, ddof=1)))
+    return " / ".join("%.0f ± %.0f" % pair
+                      for pair in zip(values.mean(axis=0), values.std(axis=0, ddof=1)))
 
 
 def sureness(rows, field):
