@@ -61,6 +61,7 @@ def test_once_gives_up_after_ten_minutes_of_heat_and_loses_nothing(rover, caplog
     assert rover.images() == {"waiting": 20}
     rover.temperature(30)
     with rover.daemon() as opened:
+        opened.wake = Clock(rover)
         loops.once(opened, threading.Event())
     assert rover.names() == some("a", 20)
 
@@ -137,6 +138,7 @@ def test_once_gives_up_after_ten_minutes_without_room_and_loses_nothing(rover):
     assert "CatalogNotWritten" in rover.status()["paused"]
     assert "CatalogNotWritten" in rover.status()["last_error"]["what"]
     with rover.daemon() as opened:
+        opened.wake = Clock(rover)
         loops.once(opened, threading.Event())
     assert rover.names() == some("a", 3 * BATCH) and rover.status()["files_refused"] == 0
 
@@ -208,12 +210,14 @@ def test_once_gives_up_where_the_disk_is_too_full_for_new_images_and_leaves_them
     assert status["accepting"]["why_not"].startswith("NotAccepting: ")
     assert status["inbox"]["ready"] == BATCH and said(caplog, "StillHeldUp")
     with rover.daemon() as opened:
+        opened.wake = Clock(rover)
         loops.once(opened, threading.Event())
     assert rover.names() == some("a", BATCH)
 
 
 def test_once_with_nothing_to_take_in_ends_at_once_however_full_the_disk(rover):
     with rover.daemon() as opened:
+        opened.wake = Clock(rover)
         loops.once(opened, threading.Event())
     began = rover.now
     with rover.daemon("retention.free_bytes=%d" % 2 ** 50) as opened:

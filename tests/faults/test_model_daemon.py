@@ -36,7 +36,7 @@ SHA256 = {number: hashlib.sha256(content).hexdigest() for number, content in CON
 NUMBERS = {name: number for number, name in SHA256.items()}
 NAMES = st.sampled_from(["a.png", "b.png", "c d.png", "deep/e.png"])
 PICTURES = st.sampled_from(sorted(set(CONTENTS) - {BAD}))
-POLICIES = ["", "clusters: {1: {weight: 3}}\n", "explore: 0.1\npass_by: score_per_byte\n",
+POLICIES = ["clusters: {}\n", "clusters: {1: {weight: 3}}\n", "explore: 0.1\npass_by: score_per_byte\n",
             "targets: [{name: it, like: %s}]\n" % SHA256[2][:12], "clusters: {1: {wieght: 3}}\n"]
 
 
@@ -65,6 +65,8 @@ class Days(RuleBasedStateMachine):
         self.forgotten = {}  # content: Held, of those that went with the catalog
         self.last_pass, self.files = 0, 0
         self.clock = scenarios.Clock()
+        # A bad one is refused, and the last good one holds: there has to be one.
+        pathlib.Path(self.root, "policy.yaml").write_text(POLICIES[0])
         self.start()
 
     def teardown(self):
