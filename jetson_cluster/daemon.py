@@ -240,6 +240,8 @@ class Daemon:
         if self._heat.look():
             self._reporter.changed = True
         orders = self._operations.look()
+        if orders:
+            self._looked_at -= LOOK_S  # they may have amended the policy
         taken = self._ingest.step(self._heat.level, self._operations.accepting)
         if self._inbox.available:
             self._catalog.remember(mount_key(self.config.inbox.path), self._inbox.mount)
@@ -281,6 +283,8 @@ class Daemon:
         # were not to be had this turn, and asking again at once would find no more.
         after_rest = rest_s and self._catalog.count_of(WAITING)
         ingest_due_s = rest_s if after_rest else max(self._inbox.next_due_s(), rest_s)
+        if not self._operations.accepting:
+            ingest_due_s = LONGEST_WAIT_S  # whatever lies in the inbox stays there
         if self._pause.why:
             return min(LONGEST_WAIT_S, self._pause.left_s)
         return max(0.0, min(LONGEST_WAIT_S, ingest_due_s, self._publisher.next_due_s(),
@@ -352,9 +356,8 @@ class Daemon:
         (self._use_next or self._placing.look_for_targets)()
         self._use_next = None
         self._looked_at = self._monotonic()
-        for error in (self._wishes.error, self._codebook.error):
-            if error:
-                self._reporter.note(error)
+        for error in filter(None, (self._wishes.error, self._codebook.error)):
+            self._reporter.note(error)
 
     def _use_codebook(self) -> None:
         self._pipeline.use(self._codebook.value)
@@ -376,9 +379,8 @@ class Daemon:
         published = self._publisher.publish_if_due(
             self._wishes.policy, self._inbox.available, at_once)
         self._operations.publish(self._publisher.head)
-        for error in (self._publisher.error,) + self._operations.errors:
-            if error:
-                self._reporter.note(error)
+        for error in filter(None, (self._publisher.error,) + self._operations.errors):
+            self._reporter.note(error)
         return published
 
     def _tell(self, at_once: bool = False) -> None:

@@ -106,6 +106,8 @@ class Ingest:
         stay in the inbox. Raises what the network raised, and what the catalog did: then nothing
         is lost, and the next step tries again.
         """
+        if not accepting:
+            self._source.take_new(0)  # so that it goes on looking at what there is
         if not accepting or self._unrecorded:
             begun = NOTHING
         elif level.embeds:

@@ -23,6 +23,7 @@ PASS_BY = ("score", "score_per_byte")
 PREFIX = re.compile(r"^[0-9a-f]{6,64}$")
 AMENDABLE = ("weight", "label", "more_like")
 LABEL_LENGTH = 80
+NAMED = 12  # so many hex digits of a SHA-256 name an image to people
 
 
 class Target(NamedTuple):
@@ -85,7 +86,7 @@ class Policy(NamedTuple):
             elif kind == "label":
                 labels[int(key)] = str(value)
             elif kind == "more_like" and float(value) > 0:
-                targets[key] = Target(key, key, None, float(value))
+                targets[key] = Target(key[:NAMED], key, None, float(value))
             else:  # taken back, whether by the whole SHA-256 or by how it begins
                 targets = {name: target for name, target in targets.items()
                            if not (target.like and (target.like.startswith(key)

@@ -109,23 +109,25 @@ class Publisher:
 
     def _still_queued(self) -> Optional[List[QueueRow]]:
         """The rows as they stand on disk, less those that were sent, held or went missing since."""
-        if self._rows is None:
+        before = self._rows
+        if before is None:
             try:
-                self._rows = read_queue(self._path) if os.path.exists(self._path) else []
+                before = read_queue(self._path) if os.path.exists(self._path) else []
+                self._rows = before
             except UserError as error:
-                log.warning("QueueUnreadable: %s; it is written anew when all images are placed",
-                            error)
-                self._rows = []
-        images = {row.sha256: self._catalog.ids_by_prefix(row.sha256, 1) for row in self._rows}
-        held = self._catalog.rows([image for found in images.values() for image in found])
-        queued = {row.sha256 for row in held.values() if row.state == QUEUED}
-        self.head = sorted((row for row in held.values() if row.sha256 in queued),
-                           key=lambda row: list(images).index(row.sha256))
+                log.warning("QueueUnreadable: %s; it is empty until all images are placed", error)
+                before = []
+        images = [image for row in before
+                  for image in self._catalog.ids_by_prefix(row.sha256, 1)]
+        held = {row.sha256: row for row in self._catalog.rows(images).values()
+                if row.state == QUEUED}
         rows, cumulative = [], 0
-        for row in self._rows:
-            if row.sha256 in queued:
+        for row in before:
+            if row.sha256 in held:
                 cumulative += row.bytes
-                rows.append(row._replace(rank=len(rows) + 1, cumulative_bytes=cumulative))
+                rows.append(row._replace(rank=len(rows) + 1, cumulative_bytes=cumulative,
+                                         path=held[row.sha256].path))
+        self.head = [held[row.sha256] for row in rows]
         return rows
 
     def _describe(self, ranked: List[Ranked], held: Dict[int, Row], policy: Policy

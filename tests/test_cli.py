@@ -46,7 +46,9 @@ def rover(tmp_path, tiny):
     config = tmp_path / "config.yaml"
     config.write_text(
         "state_dir: state\nmodel: {}\ncodebook: codebook.npz\npolicy: policy.yaml\n"
-        "embedder: onnxruntime\nthreads: 1\ninbox: {{path: inbox, settle_s: 0.05}}\n".format(tiny))
+        "embedder: onnxruntime\nthreads: 1\ninbox: {{path: inbox, settle_s: 0.05}}\n"
+        "orders: {{path: orders}}\nretention: {{free_bytes: 0}}\n".format(tiny))
+    (tmp_path / "orders").mkdir()
     return config
 
 
@@ -210,8 +212,9 @@ def test_a_reader_that_stops_reading_causes_no_complaint(rover):
 def test_help_lists_every_verb_and_works_without_any_config():
     code, out, _ = call("--help")
     assert code == 0
-    for verb in ("run", "once", "queue", "status", "build", "doctor", "export", "fit"):
-        assert verb in out
+    for verb in ("run", "once", "queue", "explain", "pass", "ack", "nack", "resend", "hold",
+                 "release", "pin", "unpin", "apply", "status", "build", "doctor", "export", "fit"):
+        assert "\n    %s " % verb in out
     assert call("queue", "--help")[0] == 0
 
 

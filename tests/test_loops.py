@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from rover import Rover as Settings
 
 from driven import BATCH, Clock, Rover, Running, some
 from jetson_cluster import loops
@@ -102,6 +103,11 @@ def fill_disk(opened):
     return lambda: db.execute("PRAGMA max_page_count = 1000000")
 
 
+def writable(opened, yes):
+    """Let nothing be written, as where the file system has become read-only, or let it again."""
+    opened._catalog._db.execute("PRAGMA query_only = %d" % (not yes))
+
+
 def said(caplog, event):
     return [record.getMessage() for record in caplog.records
             if record.getMessage().startswith(event + ":")]
@@ -147,7 +153,7 @@ def test_a_paused_daemon_tries_every_two_seconds_and_does_not_spin(rover):
     with rover.daemon() as opened:
         rover.until(lambda: opened.settled)
         rover.drop(*some("a", BATCH))
-        make_room = fill_disk(opened)
+        writable(opened, False)
         rover.until(lambda: opened._pause.why)
         assert 0 < opened.next_due_s() <= 1 and opened.held_up[0] == opened._pause.why
         tried, step = [], opened._step
@@ -159,7 +165,7 @@ def test_a_paused_daemon_tries_every_two_seconds_and_does_not_spin(rover):
         opened._step = noting
         rover.turn(100)
         assert 4 <= len(tried) <= 5
-        make_room()
+        writable(opened, True)
         rover.until(lambda: rover.counts() == (BATCH, 0, 0))
         assert not opened._pause.why and opened.held_up == ("", 0.0, "")
 
@@ -167,26 +173,26 @@ def test_a_paused_daemon_tries_every_two_seconds_and_does_not_spin(rover):
 def test_a_codebook_and_a_policy_that_come_while_nothing_can_be_written_are_used_afterwards(
         rover, tmp_path, tiny):
     """They are looked at once: what could not be done with them then must be done later."""
-    from rover import Rover as Settings
-    other = Settings(tmp_path / "other", tiny) if (tmp_path / "other").mkdir() is None else None
+    (tmp_path / "other").mkdir()
+    other = Settings(tmp_path / "other", tiny)
     rover.drop(*some("a", BATCH))
     with rover.daemon() as opened:
         rover.until(lambda: opened.settled)
-        opened._catalog._db.execute("PRAGMA query_only = 1")
+        writable(opened, False)
         other.make_codebook(["red", "green"], rover.folder / "codebook.npz")
         rover.until(lambda: opened._pause.why)
         (rover.folder / "policy.yaml").write_text("explore: 0.1")
         rover.turn(50)
         assert not opened._placing.clustered
-        opened._catalog._db.execute("PRAGMA query_only = 0")
+        writable(opened, True)
         rover.until(lambda: not opened._pause.why and opened.settled)
         assert opened._placing.clustered and opened._catalog.clusters == 2
         assert opened._wishes.policy.explore == 0.1
-        opened._catalog._db.execute("PRAGMA query_only = 1")
+        writable(opened, False)
         (rover.folder / "policy.yaml").write_text("explore: 0.25  # now")
         rover.turn(50)
         assert opened._pause.why
-        opened._catalog._db.execute("PRAGMA query_only = 0")
+        writable(opened, True)
         rover.until(lambda: not opened._pause.why and opened.settled)
         rows = opened._catalog.rows(range(1, BATCH + 1)).values()
         assert all(row.interest == pytest.approx(
@@ -238,6 +244,19 @@ def test_once_follows_the_orders_that_lie_there_before_it_ends(rover):
         opened.wake = Clock(rover)
         loops.once(opened, threading.Event())
     assert rover.names() == ["a000.png", "a002.png"] and rover.images() == {"queued": 2, "held": 1}
+
+
+def test_what_those_orders_amend_of_the_policy_shows_in_the_queue_it_leaves(rover, tiny, tmp_path):
+    (tmp_path / "other").mkdir()
+    Settings(tmp_path / "other", tiny).make_codebook(["red", "green"], rover.folder / "codebook.npz")
+    rover.drop(*some("a", 3))
+    (rover.folder / "orders" / "1.yaml").write_text(
+        "- {id: 1, label: {0: veins}}\n- {id: 2, label: {1: veins}}\n")
+    with rover.daemon() as opened:
+        opened.wake = Clock(rover)
+        loops.once(opened, threading.Event())
+    with open(str(rover.state / "queue.csv"), encoding="utf-8") as stream:
+        assert stream.read().count(",veins,") == 3
 
 
 def test_run_ends_when_it_is_told_to_and_finishes_what_is_begun(rover):

@@ -282,6 +282,8 @@ def test_more_like_adds_a_target_and_changes_one_that_is_there():
     assert {target.like: target.weight for target in amended.targets if target.like} == {
         "0a1b2c3d": 0.5, "abcdef01": 4.0}
     assert len(amended.targets) == 3
+    whole = BASE.amended({("more_like", "0a1b2c3d" * 8): 1.0}).targets[-1]
+    assert (whole.name, whole.like) == ("0a1b2c3d0a1b", "0a1b2c3d" * 8)
 
 
 def test_more_like_of_weight_0_removes_a_target():

@@ -107,7 +107,8 @@ def test_minutes_that_are_none_are_refused(rover, wrong):
 
 def test_the_check_of_a_real_daemon_follows_its_life(rover, tiny):
     rover.write_text("state_dir: state\nmodel: %s\nembedder: onnxruntime\nthreads: 1\n"
-                     "policy: policy.yaml\ninbox: {path: inbox}\n" % json.dumps(str(tiny)))
+                     "policy: policy.yaml\ninbox: {path: inbox}\norders: {path: orders}\n"
+                     % json.dumps(str(tiny)))
     (rover.parent / "inbox").mkdir()
     with open(str(rover.parent / "log"), "wb") as log:
         daemon = subprocess.Popen([sys.executable, "-m", "jetson_cluster", "run",

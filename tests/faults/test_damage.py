@@ -76,7 +76,7 @@ def test_a_catalog_cut_anywhere_is_made_anew_or_survives_with_every_acknowledgem
     used.restore(before)
     path = os.path.join(used.own, "state", name)
     anew = 0
-    for size in sizes_to_cut(os.path.getsize(path), 4096, 40):
+    for size in sizes_to_cut(os.path.getsize(path), 4096, 30):
         told = used.restore(before)
         cut(path, size)
         anew += assert_starts(used, told, "%s cut to %d bytes" % (name, size), then)
@@ -89,7 +89,7 @@ def test_a_flipped_bit_in_the_catalog_makes_nothing_be_sent_again(used, name, be
     used.restore(before)
     path = os.path.join(used.own, "state", name)
     chosen, size = random.Random(name), os.path.getsize(path)
-    for _ in range(3000 if faults.SOAK else 60):
+    for _ in range(1500 if faults.SOAK else 40):
         place, bit = chosen.randrange(size), chosen.randrange(8)
         told = used.restore(before)
         flip(path, place, bit)
@@ -106,7 +106,7 @@ def test_no_other_file_that_is_cut_or_flipped_keeps_the_daemon_from_starting(use
     assert {"journal", "queue.csv", "status.json", "starting.json", "gpu-losses.json",
             "policy.yaml", "codebook.npz"} <= {os.path.basename(path) for path in paths}
     chosen = random.Random(1)
-    for number in range(400 if faults.SOAK else 30):
+    for number in range(400 if faults.SOAK else 20):
         used.restore("littered")
         for path in paths:
             size = os.path.getsize(path)

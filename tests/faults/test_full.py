@@ -23,9 +23,8 @@ def check_log(log):
 def test_a_disk_that_is_full_at_any_write_costs_time_and_nothing_else(stage):
     stage.restore("busy")
     needed = stage.run("count_operations", trace=stage.trace).returned
-    every = 1 if faults.SOAK else 3
-    paused = 0
-    for skip in range(0, needed, every):
+    paused, every = 0, 1 if faults.SOAK else 4
+    for skip in range(faults.MINOR % every, needed, every):
         told = stage.restore("busy")
         worked = stage.run("work_without_room", skip, below=stage.own)
         check_log(worked.log)
@@ -35,7 +34,7 @@ def test_a_disk_that_is_full_at_any_write_costs_time_and_nothing_else(stage):
 
 
 def test_files_that_may_not_grow_cost_time_and_nothing_else(stage):
-    for most_bytes in range(0, 200000, 1000 if faults.SOAK else 12000):
+    for most_bytes in range(0, 200000, 1000 if faults.SOAK else 20000):
         told = stage.restore("busy")
         worked = stage.run("work_within_a_size", most_bytes)
         check_log(worked.log)

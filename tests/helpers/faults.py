@@ -28,6 +28,7 @@ import jetson_cluster
 FAULTS = pathlib.Path(__file__).resolve().parents[1] / "faults"
 SOURCE = FAULTS / "interpose.c"
 SOAK = os.environ.get("JETSON_CLUSTER_SOAK") == "1"
+MINOR = sys.version_info[1]  # Pythons take turns: what one leaves out for time another does
 BEFORE, AFTER, TORN = 1, 2, 3  # where the n-th operation ends the work; TORN: half a write is done
 CHILD_S = 120  # a child that takes longer hangs
 SECTOR = 512
