@@ -2,7 +2,8 @@
 
 In: an Action of orders.py, from the command line, an order file or the outbox. Out: a Result that
 says for each target what happened, in words. What is done and its line in the audit table are one
-transaction: a kill leaves both or neither.
+transaction: a kill leaves both or neither. What goes into a pass is chosen before that transaction,
+for it may take seconds, in which others want to write.
 
 An order's id is used up once anything of the order was done, or was so already: then the same order
 changes nothing, and another order with that id is refused. An order that hits nothing, because no
@@ -37,8 +38,9 @@ DONE = {"ack": (ACKED, "acked"), "nack": (QUEUED, "queued again"),
         "release": (QUEUED, "released"), "pin": (None, "pinned"), "unpin": (None, "unpinned")}
 _HASH = re.compile("[0-9a-fA-F]{1,64}")
 
-# What makes a pass of so many bytes for an origin: make_pass with all but these given.
-Send = Callable[[int, str], PassReport]
+# What makes a pass of so many bytes for an origin: make_pass with all but these given. The third is
+# called with the pass within its transaction.
+Send = Callable[[int, str, Callable[[PassReport], None]], PassReport]
 
 
 class Change(NamedTuple):
@@ -80,18 +82,14 @@ def apply(catalog: Catalog, action: Action, origin: str, at: str, send: Send) ->
     Raises sqlite3.Error and OSError; then nothing was done.
     """
     with catalog.together():
-        before = catalog.audited(action.order_id) if action.order_id else None
-        if before is not None:
-            result = _repeated(action, before)
-        elif action.name == PASS:
-            result = _send(action, send)
-        elif action.name in AMENDABLE:
-            result = _amend(catalog, action)
-        else:
-            result = _mark(catalog, action)
-        if result.result != REPEATED:
-            _account(catalog, result, origin, at)
-    return result
+        result = _repeated(catalog, action)
+        if result is None and action.name != PASS:
+            result = (_amend if action.name in AMENDABLE else _mark)(catalog, action)
+        if result is not None:
+            if result.result != REPEATED:
+                _account(catalog, result, origin, at)
+            return result
+    return _send(catalog, action, origin, at, send)
 
 
 def note_refused(catalog: Catalog, refused: Refused, source: str, origin: str, at: str) -> str:
@@ -114,7 +112,11 @@ def _account(catalog: Catalog, result: Result, origin: str, at: str) -> None:
                   result.result, text_in(detail))
 
 
-def _repeated(action: Action, before) -> Result:
+def _repeated(catalog: Catalog, action: Action) -> Optional[Result]:
+    """What an order comes to whose id is used up; None if it is not."""
+    before = catalog.audited(action.order_id) if action.order_id else None
+    if before is None:
+        return None
     same = (before.action, before.target) == (action.name, text_in(action.content))
     if same or before.origin == JOURNAL:
         return Result(action, REPEATED, (Outcome("", REPEATED, "id %s was followed before: %s" % (
@@ -126,8 +128,28 @@ def _repeated(action: Action, before) -> Result:
 # ---- passes and amendments ---------------------------------------------------------------------
 
 
-def _send(action: Action, send: Send) -> Result:
-    report = send(action.value, "order " + action.order_id if action.order_id else "command line")
+class _Overtaken(Exception):
+    """Another process used up the order's id while the pass was chosen."""
+
+
+def _send(catalog: Catalog, action: Action, origin: str, at: str, send: Send) -> Result:
+    def account(report: PassReport) -> None:
+        if _repeated(catalog, action) is not None:
+            raise _Overtaken
+        _account(catalog, _sent(action, report), origin, at)
+
+    try:
+        report = send(action.value, "order " + action.order_id if action.order_id
+                      else "command line", account)
+        if report.repeated or not report.number:  # there was no transaction
+            with catalog.together():
+                account(report)
+    except _Overtaken:
+        return apply(catalog, action, origin, at, send)
+    return _sent(action, report)
+
+
+def _sent(action: Action, report: PassReport) -> Result:
     made = UNCHANGED if report.repeated else APPLIED if report.number else REFUSED
     return Result(action, made, (Outcome("", made, report.words),), report)
 

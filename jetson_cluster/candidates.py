@@ -90,7 +90,9 @@ class Candidates(Database):
         if last is None:
             return counts
         rows = self._db.execute(
-            "SELECT pass, soft FROM images WHERE pass > ? AND soft IS NOT NULL AND " + ON_GROUND,
+            # By itself SQLite takes the index of states, and reads all that was ever sent.
+            "SELECT pass, soft FROM images INDEXED BY images_by_pass "
+            "WHERE pass IS NOT NULL AND pass > ? AND soft IS NOT NULL AND " + ON_GROUND,
             (last - HALF_LIVES_COUNTED * half_life_passes,)).fetchall()
         if rows:
             index, weight = _unpack_many([row[1] for row in rows])
@@ -170,7 +172,7 @@ class Candidates(Database):
     def unsent_previews(self, limit: int) -> List[int]:
         """Queued images whose preview was never sent, in order of arrival."""
         return [row[0] for row in self._db.execute(
-            "SELECT id FROM images INDEXED BY images_queued WHERE state = 'queued' "
+            "SELECT id FROM images INDEXED BY images_unpreviewed WHERE state = 'queued' "
             "AND preview_pass IS NULL AND EXISTS (SELECT 1 FROM previews WHERE image = images.id) "
             "ORDER BY id LIMIT ?", (limit,))]
 

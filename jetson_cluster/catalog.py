@@ -59,11 +59,6 @@ class Catalog(PassBook, Placements, Candidates, OutboxLinks, Attempts):
         return self._db.execute(
             "SELECT COUNT(*) FROM refusals WHERE code = 'quarantined'").fetchone()[0]
 
-    def smallest_queued_bytes(self) -> Optional[int]:
-        """Size of the smallest queued image; None if none is queued."""
-        return self._db.execute(
-            "SELECT MIN(bytes) FROM images WHERE state = ?", (QUEUED,)).fetchone()[0]
-
     def oldest_queued(self) -> Optional[Tuple[int, str]]:
         """(id, captured_at) of the queued image that has been in the catalog longest."""
         # By itself SQLite takes the other index and sorts everything that is queued.
@@ -323,7 +318,7 @@ def open_or_rebuild(path: str, space: str, progress: Callable[[str, float], None
 def _opened(path: str, space: str, progress: Callable[[str, float], None]) -> Catalog:
     catalog = Catalog(path, space, progress)
     try:
-        recalled = catalog.recall()
+        recalled = catalog.recall(progress)
     except BaseException:
         catalog.close()
         raise

@@ -5,6 +5,7 @@ lost; a failure is one line on standard error.
 """
 
 import argparse
+import contextlib
 import importlib
 import io
 import logging
@@ -14,7 +15,7 @@ import sys
 from typing import List, NamedTuple, Optional
 
 from jetson_cluster import __version__
-from jetson_cluster.errors import GpuLost, JetsonClusterError
+from jetson_cluster.errors import GpuLost, JetsonClusterError, WorldError
 
 log = logging.getLogger(__name__)
 
@@ -61,36 +62,64 @@ def main(arguments: Optional[List[str]] = None) -> int:
     args = parser.parse_args(arguments)
     _start_logging(getattr(args, "verbose", False))
     try:
-        return args.run(args)
+        exit_code = args.run(args)
+        _flush()
+        return exit_code
     except JetsonClusterError as error:
         exit_code = _failed(str(error), error.exit_code)
         if own_process and isinstance(error, GpuLost):
             # Python's own exit would run CUDA's destructors in a dead context: hang, or abort.
             logging.shutdown()
-            sys.stdout.flush()
+            _flush()
             sys.stderr.flush()
             os._exit(exit_code)
         return exit_code
     except sqlite3.Error as error:
         return _failed("catalog: %s; is the disk full or failing?" % error, 1)
     except BrokenPipeError:
-        # Whoever read our output has seen enough (`| head`); Python must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 0  # whoever read our output has seen enough (`| head`)
     except KeyboardInterrupt:
         return _failed("interrupted", 130)
 
 
 def _print_anything() -> None:
     """No name of a file or cluster may end the program because the terminal cannot show it."""
-    for name in ("stdout", "stderr"):
+    for name, made in (("stdin", None), ("stdout", _Output), ("stderr", io.TextIOWrapper)):
         stream = getattr(sys, name)
         if stream is None:
-            continue  # it was closed when the program began
-        # Python 3.6 has no reconfigure().
-        setattr(sys, name, io.TextIOWrapper(
-            stream.detach(), encoding=stream.encoding, errors="backslashreplace",
-            line_buffering=stream.line_buffering or name == "stderr"))
+            # It was closed when the program began; no file of ours may get its number.
+            os.open(os.devnull, os.O_RDWR)
+        elif made is not None:  # Python 3.6 has no reconfigure()
+            setattr(sys, name, made(
+                stream.detach(), encoding=stream.encoding, errors="backslashreplace",
+                line_buffering=stream.line_buffering or name == "stderr"))
+
+
+class _Output(io.TextIOWrapper):
+    """Standard output; where it cannot be written to, that is said once, and not again at exit."""
+
+    def write(self, text: str) -> int:
+        with self._told():
+            return super().write(text)
+
+    def flush(self) -> None:
+        with self._told():
+            super().flush()
+
+    @contextlib.contextmanager
+    def _told(self):
+        try:
+            yield
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            if isinstance(error, BrokenPipeError):
+                raise
+            raise WorldError("standard output: cannot be written to: %s" % error.strerror)
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def _failed(message: str, exit_code: int) -> int:

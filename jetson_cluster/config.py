@@ -299,8 +299,9 @@ def _check(merged: dict, path: str, checker: Checker) -> Config:
         retention=RetentionConfig(
             free_bytes=checker.whole(
                 retention["free_bytes"], "retention.free_bytes", 0, 2 ** 50),
-            unacknowledged=checker.text(retention["unacknowledged"], "retention.unacknowledged",
-                                        (KEEP, DELETE_UNRECEIVED))),
+            # As text, for whoever writes `yes` should be told the two words.
+            unacknowledged=checker.text(str(retention["unacknowledged"]),
+                                        "retention.unacknowledged", (KEEP, DELETE_UNRECEIVED))),
         status=StatusConfig(
             prom=checker.text(merged["status"]["prom"], "status.prom")
             or os.path.join(state_dir, "status.prom")),
@@ -318,6 +319,7 @@ def _check(merged: dict, path: str, checker: Checker) -> Config:
         checker.wrong("'heat.hot_c' is %g; it must be above 'heat.warm_c', which is %g" % (
             config.heat.hot_c, config.heat.warm_c))
     _refuse_nesting(config, checker)
+    _refuse_orders_among_ours(config, checker)
     return config
 
 
@@ -334,6 +336,31 @@ def _refuse_nesting(config: Config, checker: Checker) -> None:
                 key, path, config.inbox.path))
 
 
+def _refuse_orders_among_ours(config: Config, checker: Checker) -> None:
+    """What lies in the drop folder is read, deleted or moved: nothing of ours may."""
+    if not config.orders.path:
+        return  # complained of already
+    orders = os.path.realpath(config.orders.path)
+    held = [("state_dir", config.state_dir), ("outbox.path", config.outbox.path)] + [
+        (key, path and os.path.dirname(path)) for key, path in (
+            ("--config", os.path.abspath(config.path)), ("model", config.model),
+            ("recipe", config.recipe), ("codebook", config.codebook), ("policy", config.policy),
+            ("queue.path", config.queue.path), ("status.prom", config.status.prom))]
+    for key, folder in held + [("state_dir", config.kept_path), ("state_dir", config.previews_path)]:
+        place = folder and os.path.realpath(folder)
+        if place and orders in (place, os.path.dirname(place)):
+            checker.wrong("'orders.path' is %s, which holds what '%s' names; give orders a folder "
+                          "of their own" % (config.orders.path, key))
+            return
+
+
+def refuse_read_only(config: Config, key: str, folder: str) -> None:
+    """Raises WorldError if the folder that `key` names cannot be written to by anybody."""
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        raise WorldError("config %s: '%s' is %s, on a file system that is mounted read-only" % (
+            config.path, key, folder))
+
+
 def make_folders(config: Config) -> None:
     """Make the folders the daemon writes to; the inbox is the cameras', it is waited for.
 
@@ -347,9 +374,7 @@ def make_folders(config: Config) -> None:
             kind = UserError if error.errno in ASKED_WRONG else WorldError
             raise kind("config %s: '%s' is %s, which cannot be made: %s" % (
                 config.path, key, folder, error.strerror or error))
-        if os.statvfs(folder).f_flag & os.ST_RDONLY:
-            raise WorldError("config %s: '%s' is %s, on a file system that is mounted read-only" % (
-                config.path, key, folder))
+        refuse_read_only(config, key, folder)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise UserError("config %s: '%s' is %s, which user %d may not write to" % (
                 config.path, key, folder, os.getuid()))

@@ -43,7 +43,6 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 1.0  # how often the codebook and the policy are looked at for a change
 LONGEST_WAIT_S = LOOK_S  # also bounds the time between two watchdog messages
-MAY_USE_GPU = (AUTO, TENSORRT)
 GPU_REST_S = 6 * 3600.0  # then a lost GPU is tried again: months on the processor would be a waste
 
 
@@ -103,9 +102,8 @@ class Daemon:
         policy_file.start()
         limits = frame.Limits(config.inbox.max_file_bytes, config.inbox.max_pixels,
                               config.inbox.sixteen_bit_white)
-        self._pipeline = Pipeline(self._open_embedder, limits, self._now, examine=lambda image:
-                                  preview.examine(image, config.preview.format,
-                                                  config.preview.max_bytes))
+        self._pipeline = Pipeline(self._open_embedder, limits, self._now,
+                                  lambda image: preview.examine(image, *config.preview))
         self._opened.append(self._pipeline)
         # After the network: if the model is wrong, that is to be said, not what follows from it.
         self._codebook = Uplinked("codebook", config.codebook,
@@ -136,7 +134,7 @@ class Daemon:
                                     self._monotonic)
         self._heat = heat.Heat(heat.levels(config.heat.warm_c, config.heat.hot_c),
                                self._monotonic, self._sysfs)
-        self._operations = Operations(config, self._catalog, self._head, lambda: self._wishes.policy,
+        self._operations = Operations(config, self._catalog, self._head, self._wishes.amended,
                                       lambda: self._inbox.available, self._monotonic, self._now)
         self._reporter = health.Reporter(config.status_path, config.status.prom, self._notifier,
                                          self._monotonic, self._now)
@@ -154,7 +152,7 @@ class Daemon:
         options = Options(config.threads, tensorrt.plan, tensorrt.workspace_bytes,
                           tensorrt.centroids, self._starting)
         name = config.embedder
-        may_use_gpu = name in MAY_USE_GPU and not missing()
+        may_use_gpu = name in (AUTO, TENSORRT) and not missing()
         if may_use_gpu:
             self._gpu_losses.begin()
         self._gpu_given_up = (may_use_gpu and tensorrt.cpu_fallback
@@ -218,7 +216,6 @@ class Daemon:
         if not may_pass(error):
             raise self._failed(error)
         self._pause.begin(error)
-        self._reporter.note(self._pause.why)
         return Step(0, 0, 0, 0, False)
 
     def _failed(self, error: Exception) -> Exception:
@@ -230,8 +227,11 @@ class Daemon:
             self._catalog.close()
             return WorldError("catalog %s: is damaged (%s); it is now %s, and at the next start the "
                               "images are catalogued anew" % (path, error, set_aside(path)))
-        soundness.mark(path)
         log.error("TurnFailed: %s: %s", type(error).__name__, error, exc_info=error)
+        try:
+            soundness.mark(path)
+        except OSError as failure:
+            log.error("CatalogNotMarked: %s: %s", path, failure)
         return WorldError("%s: %s; catalog %s may be damaged, and is checked at the next start" % (
             type(error).__name__, error, path))
 
@@ -243,6 +243,8 @@ class Daemon:
         if orders:
             self._looked_at -= LOOK_S  # they may have amended the policy
         taken = self._ingest.step(self._heat.level, self._operations.accepting)
+        if not self._operations.accepting:
+            self._inbox.take(0)  # what waits there is counted
         if self._inbox.available:
             self._catalog.remember(mount_key(self.config.inbox.path), self._inbox.mount)
         self._reporter.count(taken.added)
@@ -270,7 +272,7 @@ class Daemon:
                 while self._ingest.finish_one() != NOTHING:
                     self._publisher.stale = True
             self._publish(at_once=True)
-            self._catalog.note_journal()
+            self._catalog.recall()
         except sqlite3.Error as error:
             self._not_written(error)
             self._ingest.let_go()
@@ -312,15 +314,14 @@ class Daemon:
     @property
     def held_up(self) -> Tuple[str, float, str]:
         """(what keeps images from being taken in, for how many seconds, when that may be over)."""
+        now = self._monotonic()
         if not self._heat.level.embeds:
-            return (self.heat_words, self._monotonic() - self._heat.since,
+            return (self.heat_words, now - self._heat.since,
                     "it is cooler, or raise heat.hot_c if that sensor is wrong")
         if self._pause.why:
-            return (self._pause.why, self._monotonic() - self._pause.since,
-                    "the disk can be written again")
+            return self._pause.why, now - self._pause.since, "the disk can be written again"
         if not self._operations.accepting:
-            return (self._operations.retention.error,
-                    self._monotonic() - self._operations.not_accepting_since,
+            return (self._operations.retention.error, now - self._operations.not_accepting_since,
                     "there is room")
         return "", 0.0, ""
 
@@ -371,29 +372,28 @@ class Daemon:
         # A policy written for another codebook weighs the wrong things, silently.
         unknown = self._wishes.policy.unknown_clusters(self._placing.clusters)
         if self._placing.clustered and unknown:
-            log.warning("PolicyNamesNoCluster: %s speaks of clusters %s; the codebook has 0 to %d",
-                        self._wishes.path, unknown, self._placing.clusters - 1)
+            log.warning("PolicyNamesNoCluster: %s, or an order, speaks of clusters %s; the codebook has "
+                        "0 to %d", self._wishes.path, unknown, self._placing.clusters - 1)
 
     def _publish(self, at_once: bool = False) -> bool:
         """Write the queue file if it is due, and the outbox after it; True if the file was written."""
         published = self._publisher.publish_if_due(
             self._wishes.policy, self._inbox.available, at_once)
         self._operations.publish(self._publisher.head)
-        for error in filter(None, (self._publisher.error,) + self._operations.errors):
-            self._reporter.note(error)
         return published
 
     def _tell(self, at_once: bool = False) -> None:
         try:
             counts = self._catalog.counts
-            line = "%d queued, %d sent, %d refused, %d waiting in the inbox" % (
-                counts[QUEUED], counts["sent"], counts["refused"], self._inbox.backlog)
+            line = "%d queued, %d sent, %d acked, %d refused, %d waiting in the inbox" % (
+                counts[QUEUED], counts["sent"], counts["acked"], counts["refused"],
+                self._inbox.backlog)
         except sqlite3.Error as error:
             line, counts = str(error), None
-        if self._pause.why:
-            line += "; " + self._pause.why
-        if not self._operations.accepting:
-            line += "; " + self._operations.retention.error
+        for error in filter(None, (self._pause.why, self._publisher.error)
+                            + self._operations.errors):
+            line += "; " + error
+            self._reporter.note(error)
         if counts and (counts[WAITING] or self._heat.level.name in ("warm", "hot")):
             line += "; " + self.heat_words
         self._reporter.tell(

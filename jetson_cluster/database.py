@@ -26,6 +26,7 @@ CONVERTING_S, CONVERTING_S_PER_IMAGE = 60.0, 0.001
 # 32 MB: pages of the indices, which every image changes at random, go to their place once for
 # thousands of images, and not once for hundreds as with SQLite's 1000.
 CHECKPOINT_PAGES = 8000
+PATIENCE_S = 30.0  # for another process that writes
 DAMAGED_KEPT = 3  # damaged catalogs kept for people to look at
 SIDE_FILES = ("", "-wal", "-shm")
 VARIABLES = 500  # SQLite allows 999 in one statement; two lists may stand in one
@@ -51,7 +52,7 @@ class Database:
         if space is None and not os.path.exists(path):
             raise UserError("catalog %s: is not there; has the daemon run with this config?" % path)
         try:
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=PATIENCE_S)
         except sqlite3.Error as error:
             raise WorldError("catalog %s: cannot be opened (%s); the folder must exist and be "
                              "writable" % (path, error))
@@ -146,6 +147,7 @@ class Database:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._committing()
             self._db.execute("COMMIT")
         except BaseException:
             # A full disk makes SQLite roll back by itself; a second ROLLBACK would hide the cause.
@@ -154,6 +156,9 @@ class Database:
             self._ended(committed=False)
             raise
         self._ended(committed=True)
+
+    def _committing(self) -> None:
+        """A transaction is about to be committed; it is not, if this raises."""
 
     def _ended(self, committed: bool) -> None:
         """A transaction is over."""

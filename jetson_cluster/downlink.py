@@ -48,7 +48,11 @@ def read_queue(path: str) -> List[QueueRow]:
     try:
         with open(path, encoding="utf-8", newline="") as stream:
             lines = list(csv.reader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise UserError("queue file %s: cannot be read: %s%s" % (
+            path, error.strerror, "; has the daemon run with this config?"
+            if isinstance(error, FileNotFoundError) else ""))
+    except (UnicodeDecodeError, csv.Error) as error:
         raise UserError("queue file %s: cannot be read: %s" % (path, error))
     if not lines or tuple(lines[0]) != QueueRow._fields:
         raise UserError("queue file %s: its first line is not that of a queue file (%s)" % (

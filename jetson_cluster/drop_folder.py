@@ -1,7 +1,7 @@
 """The daemon's side of the drop folder: order files that the ground uplinks are followed, then go.
 
-In: `*.yaml` and `*.csv` files in one folder, see orders.py. Out: what they order is done, see
-applying.py, and the file is deleted. If any of its orders was refused it goes to `refused/`
+In: `*.yaml` and `*.csv` files in one folder, see orders.py; others are left alone. Out: what they
+order is done, see applying.py, and the file is deleted. If any of its orders was refused it goes to `refused/`
 instead, beside NAME.result.txt, which says for every order what became of it.
 
 A file counts as complete by the rule of the inbox: no dot name, no .part or .tmp, and unchanged at
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 REFUSED_FOLDER, RESULT_SUFFIX = "refused", ".result.txt"
 LOOK_S = 1.0  # between two looks into the folder
 ORDERS_A_TURN = 20  # each is a transaction, 10 ms or so on a card
+FOLLOW_S = 5.0  # and no more are begun after that: choosing a pass may take longer
 FILES_LOOKED_AT = 1000  # of a folder that somebody else filled
 
 # Nobody will make such a file readable by waiting.
@@ -51,8 +52,9 @@ def follower_of(catalog: Catalog, downlink: Callable[[], Downlink], now: Callabl
     def apply(action: Action, origin: str) -> Result:
         at = now()
 
-        def send(budget_bytes: int, pass_origin: str) -> PassReport:
-            return make_pass(catalog, downlink(), budget_bytes, pass_origin, at)
+        def send(budget_bytes: int, pass_origin: str, also: Callable[[PassReport], None]
+                 ) -> PassReport:
+            return make_pass(catalog, downlink(), budget_bytes, pass_origin, at, also=also)
 
         return applying.apply(catalog, action, origin, at, send)
 
@@ -84,7 +86,7 @@ class DropFolder:
         self._seen = {}  # type: Dict[str, Tuple[Arrival, float]]  # path: its looks, since when
         self._left = {}  # type: Dict[str, Arrival]  # dealt with, but not to be removed
         self._file = None  # type: Optional[_File]
-        self._said_missing, self._looked = False, False
+        self._said_missing, self._said_others, self._looked = False, False, False
         self.error = ""  # why orders cannot be followed at the moment, "" if they can
 
     @property
@@ -154,10 +156,14 @@ class DropFolder:
         try:
             with contextlib.closing(os.scandir(self.folder)) as entries:
                 for _, entry in zip(range(FILES_LOOKED_AT), entries):
-                    if not is_passed_over(entry.name) and not entry.is_dir(follow_symlinks=False):
-                        arrival = look(entry.path)
-                        if arrival is not None:
-                            arrivals[entry.path] = arrival
+                    if is_passed_over(entry.name) or entry.is_dir(follow_symlinks=False):
+                        continue
+                    if not entry.name.lower().endswith(orders.SUFFIXES):
+                        self._say_others(entry.name)
+                        continue
+                    arrival = look(entry.path)
+                    if arrival is not None:
+                        arrivals[entry.path] = arrival
         except (FileNotFoundError, NotADirectoryError) as error:
             if not self._said_missing:
                 log.warning("OrdersFolderMissing: %s: %s; no orders can come until it is there",
@@ -168,6 +174,12 @@ class DropFolder:
             log.warning("OrdersFolderFound: %s is there now", self.folder)
             self._said_missing = False
         return arrivals
+
+    def _say_others(self, name: str) -> None:
+        if not self._said_others:
+            log.warning("OrdersFolderHoldsOthers: %s: files such as %s are no .yaml or .csv, and are "
+                        "left alone", self.folder, printable_path(name))
+        self._said_others = True
 
     def _read(self, arrival: Arrival) -> Optional[_File]:
         """The orders in the file; None if it changed since it was looked at."""
@@ -193,7 +205,7 @@ class DropFolder:
     def _follow(self, file: _File) -> int:
         """A few more of its orders, those first that could not be read."""
         before, shown = file.done, printable_path(file.name)
-        origin = "order file " + shown
+        origin, began_s = "order file " + shown, self._monotonic()
         for order in file.orders[before:before + ORDERS_A_TURN]:
             result, words = follow(self._follower, order, shown, origin)
             file.said.append((order.line, "%s: %s" % (result, words)))
@@ -204,6 +216,8 @@ class DropFolder:
                             " line %d" % order.line if order.line else "", words)
             else:
                 log.info("OrderFollowed: %s: %s", shown, words)
+            if self._monotonic() - began_s >= FOLLOW_S:
+                break
         if file.done == len(file.orders):
             # Before it is cleared away, for a disk that fails then must not do it all once more.
             self._file, self._next_look_s = None, self._monotonic()
@@ -220,7 +234,7 @@ class DropFolder:
             if file.any_refused:
                 folder = os.path.join(self.folder, REFUSED_FOLDER)
                 os.makedirs(folder, exist_ok=True)
-                beside = os.path.join(folder, file.name)
+                beside = _free_name(os.path.join(folder, file.name))
                 write_atomically(beside + RESULT_SUFFIX, result_text(file.said))
                 os.rename(path, beside)
             else:
@@ -243,6 +257,16 @@ def follow(follower: Follower, order: Union[Action, Refused], source: str, origi
         except (UserError, WorldError) as error:
             order = Refused(order.line, order.order_id, str(error))
     return REFUSED, follower.note_refused(order, source, origin)
+
+
+def _free_name(path: str) -> str:
+    """The path, with a number in its name if a file or a result of that name is there."""
+    stem, suffix = os.path.splitext(path)
+    free, number = path, 1
+    while os.path.lexists(free) or os.path.lexists(free + RESULT_SUFFIX):
+        number += 1
+        free = "%s-%d%s" % (stem, number, suffix)
+    return free
 
 
 def result_text(said: List[Tuple[int, str]]) -> bytes:

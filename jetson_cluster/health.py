@@ -100,7 +100,7 @@ class Reporter:
         self._started_at = monotonic()
         self._written_at = self._started_at - STATUS_IDLE_S
         self._finished = []  # type: List[Tuple[float, int]]
-        self._not_written = ""
+        self._not_written = self._line = ""
         self.changed = True
         self.last_error = {"at": "", "what": ""}
 
@@ -126,6 +126,7 @@ class Reporter:
         """A turn is done: `line` for systemd, and `status()` into the file if that is due."""
         now = self._monotonic()
         self._notifier.alive(line)
+        self.changed, self._line = self.changed or line != self._line, line
         if not at_once and now - self._written_at < (
                 STATUS_BUSY_S if self.changed else STATUS_IDLE_S):
             return

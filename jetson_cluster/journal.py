@@ -13,7 +13,7 @@ import logging
 import os
 import time
 import zlib
-from typing import Callable, Iterable, List, NamedTuple, Optional
+from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional
 
 from jetson_cluster.files import replace_atomically
 
@@ -76,46 +76,49 @@ class Journal:
             finally:
                 os.close(descriptor)
 
-    def read(self, start: int = 0) -> Read:
-        """All entries, or those from byte `start` on, oldest first; none if there is no file.
+    def entries(self, start: int = 0) -> Iterator[Optional[Entry]]:
+        """All entries, or those from byte `start` on, oldest first; None for each damaged line.
 
-        Raises OSError.
+        None at all if there is no file. Raises OSError.
         """
-        entries, damaged = [], 0
         try:
             stream = open(self.path, "rb")
         except FileNotFoundError:
-            return Read([], 0)
+            return
         with stream:
             stream.seek(start)
             for line in stream:
                 entry = _entry(line.rstrip(b"\n"))
-                if entry is not None:
-                    entries.append(entry)
-                elif line.endswith(b"\n") and not line.endswith(TORN + b"\n"):
-                    damaged += 1
-        return Read(entries, damaged)
+                # A last line that was never confirmed is no damage.
+                if entry is not None or (line.endswith(b"\n")
+                                         and not line.endswith(TORN + b"\n")):
+                    yield entry
 
-    def compact(self, choose: Callable[[List[Entry]], Iterable[Entry]]) -> None:
-        """Replace the file, atomically, by what `choose` keeps of its entries; damaged lines go.
+    def read(self) -> Read:
+        """The whole of it at once; raises OSError."""
+        found = list(self.entries())
+        known = [entry for entry in found if entry is not None]
+        return Read(known, len(found) - len(known))
 
-        A function and not a list, for nothing may be appended between reading and replacing.
-        Raises OSError and leaves the old file.
+    def rewrite(self, make: Callable[[], Iterable[Entry]]) -> None:
+        """Replace the file, atomically, by the entries that `make` gives.
+
+        A function and not a list, for nothing may be appended between making and replacing. Raises
+        OSError and leaves the old file.
         """
+        def write(stream):
+            os.fchmod(stream.fileno(), MODE)
+            for entry in make():
+                stream.write(_line(entry))
+
         with self._locked():
-            content = b"".join(_line(entry) for entry in choose(self.read().entries))
-
-            def write(stream):
-                os.fchmod(stream.fileno(), MODE)
-                stream.write(content)
-
             replace_atomically(self.path, write)
 
     @contextlib.contextmanager
     def _locked(self):
         """Hold the journal against other processes; gives a descriptor of its folder.
 
-        The folder is locked and not the file, which `compact` replaces by another one.
+        The folder is locked and not the file, which `rewrite` replaces by another one.
         """
         folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

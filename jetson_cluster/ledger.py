@@ -7,16 +7,17 @@ says is kept in the table `remembered` as well, by content, and a remembered ack
 believed before anything else.
 """
 
+import itertools
 import logging
 import os
-from typing import Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set
 
 from jetson_cluster.account import Account
 from jetson_cluster.database import marks_for, parts_of
 from jetson_cluster.journal import Entry
 from jetson_cluster.records import path_in
 from jetson_cluster.schema import (
-    ACKED, DELETED, DROPPED, HELD, MISSING, QUEUED, SENT, STATES, WAITING)
+    ACKED, DELETED, DROPPED, HELD, MISSING, NAME, QUEUED, SENT, STATES, WAITING)
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,10 @@ GROUND = (SENT, ACKED, DELETED)  # on the ground, or on the way there
 THERE = "there"
 # A journal of no more than this is read at every start, so that damage to it is found in time.
 LOOKED_THROUGH_BYTES = 8000000
-SPARE_LINES = 10000  # a journal of up to twice what is worth keeping, and this, is left as it is
+# A journal of up to twice what is worth keeping, and this, is left as it is.
+ENTRY_BYTES, SPARE_BYTES = 100, 1000000
+PIECE = 10000  # of its entries are held in memory at a time
+JOURNAL_BYTES_PER_S = 500000.0  # read; a workstation does ten times as many
 MOVES = {
     "ack": dict({state: ACKED for state in (QUEUED, WAITING, SENT, ACKED, HELD, MISSING)},
                 **{DELETED: DELETED, DROPPED: DELETED}),
@@ -52,6 +56,14 @@ class Moved(NamedTuple):
 
     before: str
     after: str
+
+
+class Said(NamedTuple):
+    """The journal's last word on one content."""
+
+    state: str  # SENT, ACKED, HELD, or QUEUED for none of these
+    number: int  # of its last pass, 0 if none was named
+    pinned: Optional[int]  # order of pinning
 
 
 def refusal(action: str, state: str) -> str:
@@ -79,18 +91,22 @@ class Ledger(Account):
         if target.startswith("pass:"):
             return self.pass_images(int(target[5:])) if target[5:].isdigit() else []
         if os.path.isabs(target):
-            stored = path_in(target)
+            paths = path_in(target), os.path.basename(target)
             return [row[0] for row in self._db.execute(
-                "SELECT image FROM files WHERE path = ?1 UNION SELECT id FROM images WHERE path = ?1",
-                (stored,))]
-        found = self.ids_by_prefix(target, 10)
-        if found:
-            return found
-        # From the end of the path: LIKE would take % and _ in the name for something else.
-        stored = path_in("/" + target)
+                "SELECT image FROM files WHERE path = ?1 UNION "
+                "SELECT id FROM images WHERE path = ?1 AND %s" % (
+                    "%s = ?2" % NAME if isinstance(paths[0], str) else "typeof(path) = 'blob'"),
+                paths[:2 if isinstance(paths[0], str) else 1])]
+        return self.ids_by_prefix(target, 10) or self._by_name("/" + target)
+
+    def _by_name(self, end: str) -> List[int]:
+        """Images whose path ends so; what is not UTF-8 is looked for one by one."""
+        stored = path_in(end)
+        indexed = "" if isinstance(stored, bytes) else "%s = ?3 AND " % NAME
+        # substr and not LIKE, which would take % and _ in the name for something else.
         return [row[0] for row in self._db.execute(
-            "SELECT id FROM images WHERE substr(path, ?2) = ?1 UNION "
-            "SELECT image FROM files WHERE substr(path, ?2) = ?1", (stored, -len(stored)))]
+            "SELECT id FROM images WHERE %ssubstr(path, ?2) = ?1 ORDER BY id" % indexed,
+            (stored, -len(stored), os.path.basename(end))[:3 if indexed else 2])]
 
     def ids_by_prefix(self, prefix: str, limit: int) -> List[int]:
         """Images whose SHA-256 begins so (hex, at least LEAST_PREFIX digits); at most `limit`."""
@@ -120,11 +136,7 @@ class Ledger(Account):
                     entries += self._move_one(
                         action, image, digest, state, after, pass_number or 0, pinned)
                     done[image] = Moved(state, self.state_of(image))
-            acknowledged = [entry for entry in entries if entry.what == "acked"]
-            # Before the commit: what the ground has must never be sent again, whatever is lost.
-            if acknowledged:
-                self.journal.append(acknowledged)
-            self._tell_journal([entry for entry in entries if entry.what != "acked"])
+            self._tell_journal(entries)
         return done
 
     def _move_one(self, action: str, image: int, digest: bytes, state: str, after: str,
@@ -212,59 +224,115 @@ class Ledger(Account):
         else:
             self._db.execute("DELETE FROM remembered WHERE sha256 = ?", (digest,))
 
-    def recall(self) -> int:
+    def recall(self, progress: Callable[[str, float], None] = lambda doing, allow_s: None) -> int:
         """Take in what the journal says and the catalog does not know; of how many images that was.
 
         Asked at every start. For a catalog made anew all of the journal counts; else what was
         appended since the catalog last noted its size, for the commit to it may be lost. A journal
-        that lost lines has no news, and is told again what the catalog remembers.
+        that lost lines has no news. It is written again where it lacks something, or is too long.
         """
         noted, size = self.meta("journal_bytes"), self._journal_bytes()
-        if noted == size > LOOKED_THROUGH_BYTES:
-            return 0
-        whole = self.journal.read()
-        if whole.damaged:
-            log.error("JournalDamaged: %s: %d of its lines cannot be read and are left out",
-                      self.journal.path, whole.damaged)
-        news = whole if noted is None else self.journal.read(noted)
-        known = last_words(whole.entries)
-        with self._transaction():
-            # What the news leave unsaid of an image, such as that a pinned one is held, stands before.
-            changed = sum(self._take_in(digest, known[digest])
-                          for digest in last_words(news.entries))
-            self._set_meta("passes_before", max([entry.number for entry in whole.entries] or [0]))
-            self._db.executemany(
-                "INSERT OR IGNORE INTO audit VALUES (NULL, '', 'journal', ?, '', '', 'done', "
-                "'as the journal says; the catalog was lost')",
-                [(entry.text,) for entry in news.entries if entry.what == "order"])
-        if noted is not None:
-            self._tell_again(known)
-        if len(whole.entries) > 2 * len(known) + SPARE_LINES:
-            self.journal.compact(newest_of_each)
-        self.note_journal()
+        if size > LOOKED_THROUGH_BYTES:
+            if noted == size:
+                return 0
+            progress("reading the journal", 60 + size / JOURNAL_BYTES_PER_S)
+        changed = 0 if noted is not None and size < noted else self._take_news(noted or 0)
+        if noted is None or size < noted or size > self._journal_limit() or (
+                size <= LOOKED_THROUGH_BYTES and self._journal_lacks()):
+            lost = noted is not None and size <= self._journal_limit()
+            size = self._write_journal_again(lost)
+        self.remember("journal_bytes", size)
         return changed
 
-    def _tell_again(self, known: Dict[bytes, "Said"]) -> None:
-        """Append to the journal what is remembered and does not stand in it."""
-        entries, remembered = [], set()
+    def _take_news(self, start: int) -> int:
+        """Believe the journal from byte `start` on, many entries at a time."""
+        changed, newest, entries = 0, 0, self.journal.entries(start)
+        with self._transaction():
+            while True:
+                lines = list(itertools.islice(entries, PIECE))
+                if not lines:
+                    break
+                piece = [entry for entry in lines if entry is not None]
+                for digest, said in self._last_words(piece).items():
+                    changed += self._take_in(digest, said)
+                newest = max([newest] + [entry.number for entry in piece])
+                self._db.executemany(
+                    "INSERT OR IGNORE INTO audit VALUES (NULL, '', 'journal', ?, '', '', 'done', "
+                    "'as the journal says; the catalog was lost')",
+                    [(entry.text,) for entry in piece if entry.what == "order"])
+            self._set_meta("passes_before", max(newest, self.meta("passes_before") or 0))
+        return changed
+
+    def _last_words(self, entries: List[Entry]) -> Dict[bytes, Said]:
+        """What entries come to, by SHA-256, on top of what is remembered."""
+        said = {}  # type: Dict[bytes, Said]
+        pins = self._db.execute("SELECT COALESCE(MAX(pinned), 0) FROM remembered").fetchone()[0]
+        for entry in entries:
+            if not entry.sha256:
+                continue
+            digest = bytes.fromhex(entry.sha256)
+            before = said[digest] if digest in said else self._remembered(digest)
+            if entry.what == "pinned":
+                pins += 1
+                before = before._replace(pinned=pins)
+            elif entry.what == "unpinned":
+                before = before._replace(pinned=None)
+            elif entry.what in (SENT, ACKED, QUEUED, HELD):
+                before = Said(entry.what, entry.number or before.number,
+                              None if entry.what == ACKED else before.pinned)
+            said[digest] = before
+        return said
+
+    def _remembered(self, digest: bytes) -> Said:
+        row = self._db.execute("SELECT state, pass, pinned FROM remembered WHERE sha256 = ?",
+                               (digest,)).fetchone()
+        return Said(row[0] if row[0] in (SENT, ACKED, HELD) else QUEUED, *row[1:]) if row \
+            else Said(QUEUED, 0, None)
+
+    def _journal_limit(self) -> int:
+        """Bytes beyond which the journal says much that is not so any more."""
+        return SPARE_BYTES + 2 * ENTRY_BYTES * self._db.execute(
+            "SELECT COUNT(*) FROM remembered").fetchone()[0]
+
+    def _journal_lacks(self) -> bool:
+        """Whether a line of the journal is damaged, or something remembered does not stand in it."""
+        told, damaged = {}, 0
+        for entry in self.journal.entries():
+            if entry is None:
+                damaged += 1
+            elif entry.what in (SENT, ACKED, QUEUED, HELD):
+                told[entry.sha256] = entry.what
+        if damaged:
+            log.error("JournalDamaged: %s: %d of its lines cannot be read and are left out",
+                      self.journal.path, damaged)
+        held = {digest.hex(): state for digest, state in self._db.execute(
+            "SELECT sha256, state FROM remembered WHERE state IN ('sent', 'acked', 'held')")}
+        said = {name: state for name, state in told.items() if state != QUEUED}
+        return bool(damaged) or held != said
+
+    def _write_journal_again(self, lost: bool) -> int:
+        """Replace the journal by what the catalog remembers; its bytes then.
+
+        Within a transaction, for other processes append acknowledgements within theirs.
+        """
+        with self._transaction():
+            self.journal.rewrite(self._worth_telling)
+            size = self._journal_bytes()
+        if lost:
+            log.warning("JournalCompleted: %s: it had lost something; the catalog told it again",
+                        self.journal.path)
+        return size
+
+    def _worth_telling(self) -> Iterator[Entry]:
         for digest, state, number, pinned in self._db.execute(
                 "SELECT sha256, state, pass, pinned FROM remembered ORDER BY pinned"):
-            remembered.add(digest)
-            told = known.get(digest, Said(QUEUED, 0, None))
-            if state != told.state and state in (SENT, ACKED, HELD):
-                entries.append(Entry(state, digest.hex(), number, ""))
-            if pinned is not None and told.pinned is None:
-                entries.append(Entry("pinned", digest.hex(), 0, ""))
-        entries += [Entry(QUEUED, digest.hex(), told.number, "") for digest, told in known.items()
-                    if told.state != QUEUED and digest not in remembered]
-        if entries:
-            log.warning("JournalCompleted: %s: it lacked %d entries", self.journal.path,
-                        len(entries))
-            self.journal.append(entries)
-
-    def note_journal(self) -> None:
-        """All of the journal, as it is now, is known to the catalog."""
-        self.remember("journal_bytes", self._journal_bytes())
+            yield Entry(state if state in (SENT, ACKED, HELD) else QUEUED, digest.hex(), number, "")
+            if pinned is not None:
+                yield Entry("pinned", digest.hex(), 0, "")
+        for order, in self._db.execute("SELECT order_id FROM audit WHERE order_id IS NOT NULL"):
+            yield Entry("order", "", 0, order)
+        # Of passes whose images are all queued again nothing is remembered, but for their number.
+        yield Entry("pass", "", self.last_pass, "")
 
     def _journal_bytes(self) -> int:
         try:
@@ -272,21 +340,19 @@ class Ledger(Account):
         except FileNotFoundError:
             return 0
 
-    def _take_in(self, digest: bytes, said: "Said") -> bool:
+    def _take_in(self, digest: bytes, said: Said) -> bool:
         """Believe the journal's last word on one content; whether that was news."""
         held = self._db.execute("SELECT state, pass, pinned FROM remembered WHERE sha256 = ?",
                                 (digest,)).fetchone()
         row = self._db.execute(
-            "SELECT id, state, pass FROM images WHERE sha256 = ?", (digest,)).fetchone()
-        if held is None and row is None and said.state == QUEUED and said.pinned is None:
-            return False
+            "SELECT id, state FROM images WHERE sha256 = ?", (digest,)).fetchone()
         self._remember(digest, said.state, said.number, said.pinned)
         if row is not None:
             self._believe(row[0], row[1], said)
         return self._db.execute("SELECT state, pass, pinned FROM remembered WHERE sha256 = ?",
                                 (digest,)).fetchone() != held
 
-    def _believe(self, image: int, state: str, said: "Said") -> None:
+    def _believe(self, image: int, state: str, said: Said) -> None:
         """Bring an image that is catalogued in line with what the journal said last of it."""
         self._db.execute("UPDATE images SET pinned = ?, pass = COALESCE(?, pass) WHERE id = ?", (
             said.pinned, said.number or None, image))
@@ -296,39 +362,3 @@ class Ledger(Account):
             self._set_state(image, said.state)
         elif said.state == QUEUED and state in (SENT, HELD, ACKED):
             self._set_there(image)
-
-
-class Said(NamedTuple):
-    """The journal's last word on one content."""
-
-    state: str  # SENT, ACKED, HELD, or QUEUED for none of these
-    number: int  # of its last pass, 0 if none was named
-    pinned: Optional[int]  # order of pinning
-
-
-def last_words(entries: List[Entry]) -> Dict[bytes, Said]:
-    """What a journal's entries come to, by SHA-256."""
-    said, pins = {}, 0
-    for entry in entries:
-        if entry.what == "order":
-            continue
-        digest = bytes.fromhex(entry.sha256)
-        before = said.get(digest, Said(QUEUED, 0, None))
-        if entry.what == "pinned":
-            pins += 1
-            said[digest] = before._replace(pinned=pins)
-        elif entry.what == "unpinned":
-            said[digest] = before._replace(pinned=None)
-        elif entry.what in (SENT, ACKED, QUEUED, HELD):
-            said[digest] = Said(entry.what, entry.number or before.number,
-                                None if entry.what == ACKED else before.pinned)
-    return said
-
-
-def newest_of_each(entries: List[Entry]) -> List[Entry]:
-    """What is worth keeping of a journal: the last word on each content, and every order."""
-    last = {}
-    for place, entry in enumerate(entries):
-        pinning = entry.what in ("pinned", "unpinned")
-        last[(entry.sha256, entry.text, pinning)] = place
-    return [entries[place] for place in sorted(last.values())]

@@ -26,8 +26,8 @@ from jetson_cluster.walker import examine
 log = logging.getLogger(__name__)
 
 IMAGE, PREVIEW = "image", "preview"
-# Of the queue so many rows are looked at first, and ever more where they do not fill the budget. At
-# the end a budget that only tiny files far behind could fill is left unfilled.
+# Of the queue so many rows are looked at first, and ever more while what is left of the budget would
+# hold the smallest of them. What only smaller files far behind could fill is left unfilled.
 ROWS_FIRST, ROWS_MORE, ROWS_MOST = 256, 4, 8192
 LEAST_PREVIEW_BYTES = 64  # no smaller picture is a whole file
 
@@ -67,14 +67,20 @@ class PassReport(NamedTuple):
         return [parcel for parcel in self.parcels if parcel.kind == kind]
 
     @property
+    def budgeted(self) -> bool:
+        """Whether it had a budget: links of the outbox had none."""
+        return self.budget_bytes > 0 or not self.number
+
+    @property
     def words(self) -> str:
         """The pass in one line."""
         if not self.parcels and not self.number:
             return "; ".join(("no pass",) + self.notes)
         previews = len(self.of(PREVIEW))
-        said = "%s: %d images%s, %d of %d bytes" % (
+        said = "%s: %d images%s, %d%s bytes" % (
             "pass %d" % self.number if self.number else "a pass", len(self.of(IMAGE)),
-            " and %d previews" % previews if previews else "", self.bytes, self.budget_bytes)
+            " and %d previews" % previews if previews else "", self.bytes,
+            " of %d" % self.budget_bytes if self.budgeted else "")
         return "; ".join((said,) + self.notes)
 
 
@@ -99,11 +105,13 @@ def choose(items: Sequence[Item], budget_bytes: int) -> List[Item]:
 
 
 def make_pass(catalog: Catalog, downlink: Downlink, budget_bytes: int, origin: str, at: str,
-              dry_run: bool = False, number: Optional[int] = None) -> PassReport:
+              dry_run: bool = False, number: Optional[int] = None,
+              also: Callable[[PassReport], None] = lambda report: None) -> PassReport:
     """Choose what to send and mark it sent, all or nothing.
 
     A pass of that `number` that was made before is given again, and nothing changes; else it must
     be the next one (UserError). With nothing to send, and with `dry_run`, nothing is recorded.
+    `also` is called with what is recorded, in the same transaction.
     """
     def choose_and_begin() -> PassReport:
         if number is not None and number <= catalog.last_pass:
@@ -118,8 +126,10 @@ def make_pass(catalog: Catalog, downlink: Downlink, budget_bytes: int, origin: s
         with catalog.together():
             if number is not None and number != catalog.last_pass + 1:
                 raise Stale("pass %d was made meanwhile" % number)
-            return report._replace(number=catalog.begin_pass(
+            report = report._replace(number=catalog.begin_pass(
                 [item.image for item in chosen.images], chosen.previews, budget_bytes, origin, at))
+            also(report)
+            return report
 
     try:
         return choose_and_begin()
@@ -134,10 +144,13 @@ def make_pass(catalog: Catalog, downlink: Downlink, budget_bytes: int, origin: s
 def recall_pass(catalog: Catalog, number: int) -> PassReport:
     """A pass that was made before. Raises UserError if there was none of that number."""
     made = catalog.pass_of(number)
+    images, previews = catalog.pass_images(number), catalog.pass_previews(number)
+    if made is None and images:
+        return PassReport(number, "", 0, _parcels(catalog, previews, images),
+                          ("known from the journal alone",), repeated=True)
     if made is None:
         raise UserError("pass %d: there was none; the last one is %d" % (
             number, catalog.last_pass))
-    images, previews = catalog.pass_images(number), catalog.pass_previews(number)
     notes = ["made before, at " + made.made_at]
     for kind, count, held in ((IMAGE, made.images, images), (PREVIEW, made.previews, previews)):
         if len(held) < count:
@@ -192,8 +205,7 @@ class _Choice:
             rows = min(rows * ROWS_MORE, ROWS_MOST)
 
     def _could_fit_more(self) -> bool:
-        smallest = self._catalog.smallest_queued_bytes()
-        return smallest is not None and smallest <= self._left
+        return any(row.bytes <= self._left for row in self._rows.values())
 
     def _published(self) -> List[int]:
         """The rows of the queue file as it was last written: the order while there is no newer."""
@@ -234,8 +246,9 @@ class _Choice:
         """The previews that go first, in rank order and then the oldest; their bytes."""
         if self._downlink.policy.previews != "first":
             return 0
-        most = self._budget_bytes // LEAST_PREVIEW_BYTES + 1
-        unsent = self._catalog.unsent_previews(most)
+        held = self._downlink.head.terms(self._downlink.policy).held
+        most = self._budget_bytes // LEAST_PREVIEW_BYTES + 1 + len(held)
+        unsent = [image for image in self._catalog.unsent_previews(most) if image not in held]
         ahead = [image for image in ranked if self._rows[image].preview_sent_in is None]
         known = set(ahead)
         order = ahead + [image for image in unsent if image not in known]
@@ -288,9 +301,10 @@ class _Choice:
                               "look at them" % self._changed)
         if self.images or self.previews:
             return
-        smallest = self._catalog.smallest_queued_bytes()
-        if smallest is None:
+        sizes = [row.bytes for image, row in self._rows.items()
+                 if row.state == QUEUED and image not in self._unfit]
+        if not self._catalog.count_of(QUEUED):
             self.notes.append("no image is queued")
-        elif smallest > self._budget_bytes:
-            self.notes.append("nothing fits into %d bytes: the smallest image queued has %d" % (
-                self._budget_bytes, smallest))
+        elif sizes:
+            self.notes.append("nothing fits into %d bytes: the smallest of the %d images looked at "
+                              "has %d" % (self._budget_bytes, len(sizes), min(sizes)))

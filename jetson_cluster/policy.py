@@ -79,19 +79,19 @@ class Policy(NamedTuple):
         """This policy with what orders changed: {("weight", "7"): 3.0, ("label", "7"): "rock",
         ("more_like", "a1b2c3d4"): 1.0}."""
         labels, weights = dict(self.labels), dict(self.weights)
-        targets = {target.like or target.name: target for target in self.targets}
+        targets = list(self.targets)
         for (kind, key), value in sorted(amendments.items()):
             if kind == "weight":
                 weights[int(key)] = float(value)
             elif kind == "label":
                 labels[int(key)] = str(value)
-            elif kind == "more_like" and float(value) > 0:
-                targets[key] = Target(key[:NAMED], key, None, float(value))
-            else:  # taken back, whether by the whole SHA-256 or by how it begins
-                targets = {name: target for name, target in targets.items()
+            else:  # instead of what is said of this image, by its whole SHA-256 or how it begins
+                targets = [target for target in targets
                            if not (target.like and (target.like.startswith(key)
-                                                    or key.startswith(target.like)))}
-        return self._replace(labels=labels, weights=weights, targets=tuple(targets.values()))
+                                                    or key.startswith(target.like)))]
+                if float(value) > 0:
+                    targets.append(Target(key[:NAMED], key, None, float(value)))
+        return self._replace(labels=labels, weights=weights, targets=tuple(targets))
 
 
 EMPTY = Policy({}, {})

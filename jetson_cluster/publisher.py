@@ -73,7 +73,8 @@ class Publisher:
         try:
             write_queue(self._path, rows)
         except OSError as error:
-            self.stale = True
+            # What stands on disk now is not known: a rename may be done and not be safe yet.
+            self.stale, self._rows = True, None
             if not self.error:
                 log.error("QueueNotWritten: %s: %s", self._path, error)
             self.error = "QueueNotWritten: %s: %s" % (self._path, error)
@@ -92,6 +93,7 @@ class Publisher:
         self.looking = False
         progress = self._placing.progress
         if progress.done < progress.total:
+            self._catalog.take_disturbed()  # all is read anew when that is done
             return self._still_queued()
         ranked = self._head.order(policy)
         held = self._catalog.rows([place.image for place in ranked])

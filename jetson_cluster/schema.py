@@ -58,6 +58,8 @@ CREATE TABLE refusals (id INTEGER PRIMARY KEY, path NOT NULL UNIQUE, bytes INTEG
 CREATE TABLE attempts (path PRIMARY KEY, bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
                        points INTEGER NOT NULL) WITHOUT ROWID;
 """
+# The last part of the path; an index of this very expression finds an image by the name of its file.
+NAME = "replace(path, rtrim(path, replace(path, '/', '')), '')"
 # What operations do, and what ranking needs of it.
 OPERATIONS = """
 ALTER TABLE images ADD COLUMN pass INTEGER;            -- the last one it was sent in
@@ -71,6 +73,8 @@ ALTER TABLE images ADD COLUMN twin INTEGER NOT NULL DEFAULT 0;    -- first of it
 ALTER TABLE images ADD COLUMN reach REAL NOT NULL DEFAULT 0;      -- what is near it, see Assessment
 ALTER TABLE images ADD COLUMN sketch BLOB;             -- see sketches.pack
 CREATE INDEX images_queued ON images (id) WHERE state = 'queued';
+CREATE INDEX images_unpreviewed ON images (id) WHERE state = 'queued' AND preview_pass IS NULL;
+CREATE INDEX images_by_name ON images (""" + NAME + """);
 CREATE INDEX images_by_pass ON images (pass, pass_place) WHERE pass IS NOT NULL;
 CREATE INDEX images_by_preview_pass ON images (preview_pass) WHERE preview_pass IS NOT NULL;
 CREATE INDEX images_pinned ON images (pinned) WHERE pinned IS NOT NULL;

@@ -5,6 +5,7 @@ impossible in it, in words. SQLite keeps no checksums of its pages: one bit that
 a number of a text, or name a cluster that there is not.
 """
 
+import contextlib
 import os
 import sqlite3
 from typing import Iterator
@@ -12,6 +13,8 @@ from typing import Iterator
 import numpy as np
 
 from jetson_cluster.codebook import NEIGHBOURS
+from jetson_cluster.database import PATIENCE_S, is_damage
+from jetson_cluster.errors import WorldError
 from jetson_cluster.preview import FORMATS
 from jetson_cluster.schema import STATES
 
@@ -82,17 +85,20 @@ def _mark_of(catalog_path: str) -> str:
 
 
 def unsound(catalog_path: str) -> str:
-    """What is impossible in the catalog, in words; "" if nothing is. Minutes for a million images."""
+    """What is impossible in the catalog, in words; "" if nothing is. Minutes for a million images.
+
+    Raises WorldError if it cannot be looked at now, as on a full disk: that says nothing against it.
+    """
     try:
-        database = sqlite3.connect(catalog_path, isolation_level=None)
-    except sqlite3.Error as error:
-        return str(error)
-    try:
-        return next(_faults(database), "")
+        with contextlib.closing(sqlite3.connect(
+                catalog_path, isolation_level=None, timeout=PATIENCE_S)) as database:
+            return next(_faults(database), "")
     except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
+        if isinstance(error, sqlite3.OperationalError) and not is_damage(error) \
+                and "no such" not in str(error):
+            raise WorldError("catalog %s: is to be checked, and cannot be: %s" % (
+                catalog_path, error))
         return str(error)
-    finally:
-        database.close()
 
 
 def _faults(database: sqlite3.Connection) -> Iterator[str]:

@@ -37,7 +37,7 @@ class Wishes:
         """`file` has been started."""
         self._file, self._catalog, self._now = file, catalog, now
         self._drop_if_new()
-        self.policy = self._amended()
+        self.policy = self.amended()
 
     @property
     def path(self) -> str:
@@ -53,10 +53,11 @@ class Wishes:
         if self._file.poll():
             log.info("PolicyTaken: %s", self._file.path)
         self._drop_if_new()
-        before, self.policy = self.policy, self._amended()
+        before, self.policy = self.policy, self.amended()
         return _differ(before, self.policy)
 
-    def _amended(self) -> Policy:
+    def amended(self) -> Policy:
+        """The policy as amended at this moment, which `policy` is from the next look on."""
         return (self._file.value or EMPTY).amended(self._catalog.amendments())
 
     def _drop_if_new(self) -> None:

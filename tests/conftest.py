@@ -1,5 +1,6 @@
 """What every test may use: the checkout, real networks, and real Mars tiles if they lie beside it."""
 
+import logging
 import os
 import pathlib
 import sys
@@ -16,6 +17,17 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # What several tests share, and the stand-ins for the GPU; after everything else, for a folder here
 # must not pass for a package of that name.
 sys.path += [str(ROOT / "tests" / "helpers"), str(ROOT / "tests" / "fakes")]
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was():
+    """The command line's main() sets up logging for its process; the next test has its own."""
+    log = logging.getLogger()
+    handlers, level = list(log.handlers), log.level
+    yield
+    for handler in [held for held in log.handlers if held not in handlers]:
+        log.removeHandler(handler)
+    log.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -22,8 +22,8 @@ def rover(tmp_path):
 
 
 def sender(rover):
-    return lambda budget_bytes, origin: make_pass(
-        rover.catalog, rover.downlink(), budget_bytes, origin, AT)
+    return lambda budget_bytes, origin, also: make_pass(
+        rover.catalog, rover.downlink(), budget_bytes, origin, AT, also=also)
 
 
 def do(rover, name, *targets, order_id="", value=None):
@@ -33,7 +33,7 @@ def do(rover, name, *targets, order_id="", value=None):
 
 def follow(rover, text, name="o.yaml"):
     """All orders of a file, by the real parser."""
-    parsed = orders.parse(text.encode("utf-8"), name)
+    parsed = orders.parse((text + "\n").encode("utf-8"), name)
     assert not parsed.refused, parsed.refused
     return [applying.apply(rover.catalog, action, "order file " + name, AT, sender(rover))
             for action in parsed.actions]
@@ -309,6 +309,53 @@ def test_a_pass_with_nothing_to_send_leaves_its_id(rover):
     assert result.result == REFUSED and result.words == "no pass; no image is queued"
     rover.add(100)
     assert follow(rover, "- {id: 46, pass: 4MB}")[0].result == APPLIED
+
+
+def test_while_a_pass_is_chosen_others_may_write(rover, tmp_path):
+    images = rover.add(100, 100)
+
+    def send(budget_bytes, origin, also):
+        with Operations(tmp_path) as other:
+            other.catalog.move("hold", [images[0]])
+        return sender(rover)(budget_bytes, origin, also)
+
+    result = applying.apply(rover.catalog, Action("46", "pass", (), 1000, 1, "test"), "test", AT, send)
+    assert result.words == "pass 1: 1 images, 100 of 1000 bytes"
+    assert rover.states() == ["held", "sent"]
+
+
+@pytest.mark.parametrize("sizes", [(100, 100), ()])
+def test_an_order_followed_by_another_process_while_its_pass_is_chosen_makes_no_second_one(
+        rover, tmp_path, sizes):
+    if sizes:
+        rover.add(*sizes)
+    action = Action("46", "pass", (), 100, 1, "test")
+
+    def send(budget_bytes, origin, also):
+        with Operations(tmp_path) as other:
+            if not sizes:
+                other.add(100)
+            assert applying.apply(
+                other.catalog, action, "other", AT, sender(other)).result == APPLIED
+            if not sizes:
+                other.catalog.move("hold", [1])
+        return sender(rover)(budget_bytes, origin, also)
+
+    assert applying.apply(rover.catalog, action, "test", AT, send).result == REPEATED
+    assert rover.catalog.last_pass == 1 and len(rover.catalog.audit_rows(9)) == 1
+
+
+def test_a_pass_that_cannot_be_accounted_for_is_not_made(rover, monkeypatch):
+    rover.add(100)
+    before = rover.everything()
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(rover.catalog, "audit", fail)
+    with pytest.raises(OSError):
+        do(rover, "pass", order_id="46", value=1000)
+    assert rover.everything() == before
 
 
 # ---- whatever the orders -------------------------------------------------------------------------

@@ -149,13 +149,12 @@ def test_sizes_are_counted_by_state_as_images_are(catalog):
     assert_counts_hold(catalog)
 
 
-def test_the_oldest_and_the_smallest_of_the_queue_are_known(catalog):
-    assert catalog.oldest_queued() is None and catalog.smallest_queued_bytes() is None
+def test_the_oldest_of_the_queue_is_known(catalog):
+    assert catalog.oldest_queued() is None
     record(catalog, [image("/inbox/%d.png" % content, content) for content in (9, 4, 6)])
     assert catalog.oldest_queued() == (1, "2026-01-01T00:00:00Z")
-    assert catalog.smallest_queued_bytes() == 104
     catalog.move("ack", [1, 2])
-    assert catalog.oldest_queued()[0] == 3 and catalog.smallest_queued_bytes() == 106
+    assert catalog.oldest_queued()[0] == 3
 
 
 def test_files_that_ended_the_program_are_counted_apart(catalog):

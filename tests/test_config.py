@@ -270,6 +270,37 @@ def test_nor_may_orders_links_or_status_lie_there(write, key):
     assert "'%s' is " % key in message and "inside the inbox" in message
 
 
+@pytest.mark.parametrize("text, key", [
+    ("orders: {path: s}", "state_dir"), ("orders: {path: s/last-good}", "state_dir"),
+    ("orders: {path: s/previews}", "state_dir"),
+    ("orders: {path: o}\noutbox: {path: o}", "outbox.path"),
+    ("orders: {path: o}\noutbox: {path: o/outbox}", "outbox.path"),
+    ("orders: {path: link}\noutbox: {path: o}", "outbox.path"),
+    ("orders: {path: .}", "state_dir"), ("orders: {path: o}\nmodel: o/m.onnx", "model"),
+    ("orders: {path: o}\nrecipe: o/m.yaml", "recipe"),
+    ("orders: {path: o}\ncodebook: o/c.npz", "codebook"),
+    ("orders: {path: o}\npolicy: o/policy.yaml", "policy"),
+    ("orders: {path: o}\nqueue: {path: o/queue.csv}", "queue.path"),
+    ("orders: {path: o}\nstatus: {prom: o/status.prom}", "status.prom"),
+    ("orders: {path: .}\nstate_dir: /data/s", "--config")])
+def test_the_drop_folder_must_hold_nothing_of_ours(write, tmp_path, text, key):
+    (tmp_path / "link").symlink_to("o")
+    if "state_dir" not in text:
+        text += "\nstate_dir: s"
+    assert "which holds what '%s' names" % key in refusal(write(text))
+
+
+def test_a_drop_folder_of_its_own_is_fine_also_inside_the_state_folder(write):
+    config.load(write("state_dir: s\norders: {path: s/orders}\noutbox: {path: s/outbox}"))
+
+
+@pytest.mark.parametrize("word", ["yes", "no", "true", "1"])
+def test_what_to_do_with_unacknowledged_images_is_asked_for_in_words(write, word):
+    assert ("'retention.unacknowledged' must be one of keep, "
+            "delete-images-the-ground-never-received" in refusal(write(
+                "retention: {unacknowledged: %s}" % word)))
+
+
 def test_an_inbox_beside_or_inside_the_state_folder_is_fine(write):
     config.load(write("inbox: {path: /data/inbox}\nstate_dir: /data/inbox2"))
     config.load(write("inbox: {path: /data/state/inbox}\nstate_dir: /data/state"))

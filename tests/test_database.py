@@ -1,4 +1,4 @@
-"""Which file the catalog opens, and what SQLite is asked: nothing newer than the rover's, no scans."""
+"""Which file the catalog opens, and what SQLite is asked: nothing new to the rover's, no scans."""
 
 import ast
 import os

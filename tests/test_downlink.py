@@ -125,8 +125,9 @@ def test_a_file_that_is_no_queue_is_refused_by_name(path, content):
 
 
 def test_a_queue_that_is_not_there_is_named(path):
-    with pytest.raises(UserError, match="queue.csv: cannot be read: "):
+    with pytest.raises(UserError, match="queue.csv: cannot be read: ") as caught:
         downlink.read_queue(path)
+    assert str(caught.value).count(path) == 1 and "has the daemon run" in str(caught.value)
 
 
 WRITER = """

@@ -157,7 +157,6 @@ def test_the_same_file_uplinked_twice_changes_nothing(dropped):
 
 @pytest.mark.parametrize("name, content, why", [
     ("a.yaml", "- {id: 1, hold: [sol0000.jpg}\n", "line 1: refused: its YAML is broken"),
-    ("a.txt", "1,hold,sol0000.jpg", "refused: its name must end in .yaml or .csv"),
     ("a.csv", b"1,hold,\xff\n", "line 1: refused: it is no UTF-8 text"),
     ("a.csv", b"x" * 1000001, "refused: it is larger than 1000000 bytes")])
 def test_a_file_that_is_none_is_refused_whole_and_says_why(dropped, name, content, why):
@@ -166,6 +165,32 @@ def test_a_file_that_is_none_is_refused_whole_and_says_why(dropped, name, conten
     assert dropped.result(name).startswith(why) and name not in dropped.left()
     assert dropped.rover.catalog.audit_rows(1)[0].result == "refused"
     assert set(dropped.rover.states()) == {"queued"}
+
+
+def test_files_that_are_no_orders_are_left_alone_and_that_is_said_once(dropped, caplog):
+    for name in ("catalog.sqlite", "0001-7f3b51.jpg", "a.CSV"):
+        dropped.put(name, "1,hold,sol0000.jpg\n")
+    dropped.settle()
+    assert dropped.left() == ["0001-7f3b51.jpg", "catalog.sqlite"]
+    assert caplog.text.count("OrdersFolderHoldsOthers") == 1
+    assert dropped.rover.states()[0] == "held" and not dropped.drop.waiting
+
+
+def test_an_order_that_was_cut_off_is_refused_and_those_before_it_hold(dropped):
+    dropped.put("a.csv", "1,hold,sol0000.jpg\n2,weight,7,3")
+    dropped.settle()
+    assert dropped.rover.states()[0] == "held" and not dropped.rover.catalog.amendments()
+    assert dropped.result("a.csv").splitlines()[1].startswith(
+        "line 2: refused: order 2: the file ends in the middle of it")
+
+
+def test_a_second_refused_file_of_one_name_gets_a_number(dropped):
+    for text in ("1,hld,sol0000.jpg\n", "2,hld,sol0000.jpg\n", "3,hld,sol0000.jpg\n"):
+        dropped.put("a.csv", text)
+        dropped.settle()
+    assert dropped.left() == sorted("refused/a%s.csv%s" % (number, more)
+                                    for number in ("", "-2", "-3") for more in ("", ".result.txt"))
+    assert "order 1:" in dropped.result("a.csv") and "order 3:" in dropped.result("a-3.csv")
 
 
 def test_an_empty_file_is_deleted(dropped):
@@ -198,6 +223,19 @@ def test_a_turn_does_only_a_few_orders_and_goes_on_at_once(dropped, monkeypatch)
     assert dropped.drop.busy and dropped.drop.next_due_s() == 0
     assert [dropped.drop.poll() for _ in range(3)] == [3, 1, 0]
     assert not dropped.drop.busy and dropped.left() == []
+
+
+def test_a_turn_ends_early_where_orders_take_long(dropped):
+    def apply(action, origin):
+        dropped.clock.now_s += 2
+        return follower.apply(action, origin)
+
+    follower = dropped.drop._follower
+    dropped.drop._follower = follower._replace(apply=apply)
+    dropped.put("a.csv", "".join("%d,pin,sol0000.jpg\n" % number for number in range(7)))
+    dropped.turn()
+    assert [dropped.turn(), dropped.drop.poll(), dropped.drop.poll()] == [3, 3, 1]
+    assert dropped.left() == []
 
 
 def test_after_a_kill_in_the_middle_of_a_file_the_rest_is_done_and_nothing_twice(dropped,

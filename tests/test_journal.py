@@ -68,7 +68,7 @@ def test_the_file_is_for_its_owner_and_group_alone(journal):
     try:
         journal.append(SOME)
         assert stat.S_IMODE(os.stat(journal.path).st_mode) == 0o640
-        journal.compact(lambda entries: entries)
+        journal.rewrite(lambda: journal.read().entries)
         assert stat.S_IMODE(os.stat(journal.path).st_mode) == 0o640
     finally:
         os.umask(mask)
@@ -137,7 +137,8 @@ def test_several_processes_append_at_once_and_none_loses_an_entry(journal):
               "for number in range(60):\n"
               "    Journal(sys.argv[1]).append([Entry('acked', '', number, sys.argv[2])] * 3)\n"
               "    if sys.argv[2] == '0' and number % 10 == 0:\n"
-              "        Journal(sys.argv[1]).compact(lambda entries: entries)\n")
+              "        journal = Journal(sys.argv[1])\n"
+              "        journal.rewrite(lambda: journal.read().entries)\n")
     writers = [subprocess.Popen([sys.executable, "-c", script, journal.path, str(writer)])
                for writer in range(3)]
     assert [writer.wait() for writer in writers] == [0, 0, 0]
@@ -182,7 +183,8 @@ def test_compacting_keeps_what_is_chosen_and_sheds_damage(journal):
     journal.append(SOME)
     with_content(journal, b"damaged\n" + content_of(journal) + b"torn")
     assert journal.read() == Read(SOME, 1)
-    journal.compact(lambda entries: [entry for entry in entries if entry.what == "acked"])
+    journal.rewrite(lambda: [entry for entry in journal.read().entries
+                             if entry.what == "acked"])
     assert journal.read() == Read([SOME[1], SOME[4]], 0)
     assert os.listdir(os.path.dirname(journal.path)) == ["journal"]
 
@@ -190,5 +192,5 @@ def test_compacting_keeps_what_is_chosen_and_sheds_damage(journal):
 def test_compacting_that_fails_leaves_the_old_journal(journal):
     journal.append(SOME)
     with pytest.raises(ZeroDivisionError):
-        journal.compact(lambda entries: [1 / 0])
+        journal.rewrite(lambda: [1 / 0])
     assert journal.read() == Read(SOME, 0)

@@ -158,7 +158,7 @@ def test_what_the_ground_has_is_never_queued_again_although_the_catalog_is_lost(
 
 def test_an_acknowledgement_that_was_not_committed_is_recalled_at_the_next_start(catalog, path):
     images = fill(catalog)
-    catalog.note_journal()
+    catalog.recall()
     catalog.close()
     with open(path, "rb") as stream:
         before = stream.read()
@@ -181,7 +181,7 @@ def lose_commits_since(path, noted):
 def test_all_that_operations_did_comes_back_from_the_journal_when_commits_are_lost(catalog, path):
     images = fill(catalog)
     catalog.move("hold", images[3:4])
-    catalog.note_journal()
+    catalog.recall()
     catalog.close()
     with open(path, "rb") as stream:
         noted = stream.read()
@@ -203,7 +203,7 @@ def test_a_journal_that_lost_lines_changes_nothing_and_is_completed(catalog, pat
     catalog.move("resend", images[:1])
     catalog.move("pin", images[3:4])
     before = states(catalog, images)
-    catalog.note_journal()
+    catalog.recall()
     catalog.close()
     with open(os.path.join(os.path.dirname(path), "journal"), "r+") as stream:
         lines = stream.readlines()

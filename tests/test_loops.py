@@ -1,4 +1,4 @@
-"""The loops around the turns: `once` ends when all is done, waits for what may pass, and not for ever."""
+"""The loops around the turns: `once` ends when all is done, and waits for what may pass, a while."""
 
 import threading
 

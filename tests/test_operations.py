@@ -1,4 +1,4 @@
-"""Operations beside a running daemon: orders, verbs, outbox and retention show in the queue at once."""
+"""Operations beside a running daemon: orders, verbs, outbox and retention show in the queue."""
 
 import pytest
 from rover import Rover, drop, until

@@ -20,7 +20,7 @@ EVERY = """\
 
 
 def read(text, name="o.csv"):
-    return parse(text if isinstance(text, bytes) else text.encode("utf-8"), name)
+    return parse(text if isinstance(text, bytes) else text.encode("utf-8") + b"\n", name)
 
 
 def only_refusal(text, name="o.csv"):
@@ -63,6 +63,30 @@ def test_csv_says_the_same_with_and_without_a_header():
     with_header = read("\n".join(["id,action,target,value"] + lines))
     assert without_place(with_header.actions) == without_place(plain.actions)
     assert [action.line for action in with_header.actions] == list(range(2, 10))
+
+
+@pytest.mark.parametrize("name, text, last", [
+    ("o.csv", "301,hold,a.jpg\n302,weight,7,30\n", ("302", "weight", ("7",), (30.0,))),
+    ("o.yaml", "- id: 301\n  hold: a.jpg\n- id: 302\n  pass: 40MB\n", ("302", "pass", (), 40000000)),
+    ("o.yaml", "- {id: 301, hold: a.jpg}\n- {id: 302, pass: 4MB}\n", ("302", "pass", (), 4000000))])
+def test_wherever_a_file_is_cut_off_no_order_is_read_as_another(name, text, last):
+    whole = read(text.encode("ascii"), name)
+    assert whole.actions[-1][:4] == last and len(whole.actions) == 2 and not whole.refused
+    for cut in range(len(text)):
+        part = read(text[:cut].encode("ascii"), name)
+        if text[cut - 1:cut] != "\n":  # nobody can see that more lines were to come
+            assert [action[:4] for action in part.actions] == [
+                action[:4] for action in whole.actions[:len(part.actions)]], cut
+            assert len(part.actions) < 2
+
+
+def test_an_order_that_was_cut_off_is_refused_alone_and_told():
+    parsed = read(b"301,hold,a.jpg\n302,weight,7,3")
+    assert len(parsed.actions) == 1
+    refused, = parsed.refused
+    assert (refused.line, refused.order_id) == (2, "302")
+    assert refused.why.startswith("the file ends in the middle of it")
+    assert not read(b"301,hold,a.jpg\n# done").refused
 
 
 def test_csv_of_a_spreadsheet_is_read_like_any_other():

@@ -77,8 +77,8 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(rover):
 
 @pytest.mark.parametrize("sizes, budget, why", [
     ((), 1000, "no image is queued"),
-    ((100, 200), 0, "nothing fits into 0 bytes: the smallest image queued has 100"),
-    ((300, 200), 199, "nothing fits into 199 bytes: the smallest image queued has 200")])
+    ((100, 200), 0, "nothing fits into 0 bytes: the smallest of the 2 images looked at has 100"),
+    ((300, 200), 199, "nothing fits into 199 bytes: the smallest of the 2 images looked at has 200")])
 def test_a_pass_with_nothing_in_it_is_told_and_not_recorded(rover, sizes, budget, why):
     if sizes:
         rover.add(*sizes)
@@ -114,18 +114,24 @@ def test_a_nacked_pass_goes_again_and_an_acknowledged_one_never(rover):
     assert make(rover, 1000).number == 0
 
 
-def test_small_images_far_behind_fill_the_budget(rover, monkeypatch):
+def test_small_images_behind_fill_the_budget(rover, monkeypatch):
     monkeypatch.setattr(passes, "ROWS_FIRST", 2)
     monkeypatch.setattr(passes, "ROWS_MORE", 2)
+    images = rover.add(*([60] + [500] * 40 + [60]))
+    assert images_in(make(rover, 1150)) == [images[0], images[1], images[2], images[41]]
+
+
+def test_no_more_rows_are_looked_at_once_the_smallest_of_them_does_not_fit(rover, monkeypatch):
+    monkeypatch.setattr(passes, "ROWS_FIRST", 2)
     images = rover.add(*([500] * 40 + [60]))
-    assert images_in(make(rover, 1090)) == [images[0], images[1], images[40]]
+    assert images_in(make(rover, 1090)) == images[:2]
 
 
 def test_no_more_rows_are_looked_at_than_may_be(rover, monkeypatch):
     monkeypatch.setattr(passes, "ROWS_FIRST", 2)
     monkeypatch.setattr(passes, "ROWS_MOST", 8)
-    images = rover.add(*([500] * 40 + [60]))
-    assert images_in(make(rover, 1090)) == images[:2]
+    images = rover.add(*([60] + [500] * 40 + [60]))
+    assert images_in(make(rover, 1150)) == images[:3]
 
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -206,6 +212,12 @@ def test_previews_that_do_not_all_fit_go_by_rank_and_then_by_age(rover, monkeypa
     assert [parcel.image for parcel in make(rover, 450).parcels] == [images[3]]
 
 
+def test_the_preview_of_an_image_that_the_policy_holds_does_not_go(rover):
+    images = rover.add(100, 100, 100, previews=10)
+    rover.policy = rover.policy._replace(previews="first", holds=(rover.sha(images[0])[:8],))
+    assert [parcel.image for parcel in make(rover, 1000).of(PREVIEW)] == images[1:]
+
+
 def test_without_that_word_in_the_policy_no_preview_goes(rover):
     rover.add(100, previews=10)
     assert not make(rover, 1000).of(PREVIEW)
@@ -234,6 +246,20 @@ def test_a_number_ahead_of_the_next_is_refused(rover, number):
 def test_a_pass_that_never_was_cannot_be_shown(rover):
     with pytest.raises(UserError, match="pass 3: there was none; the last one is 0"):
         recall_pass(rover.catalog, 3)
+
+
+def test_a_pass_of_which_only_the_journal_tells_is_shown_from_it(rover, tmp_path):
+    rover.add(100, 100)
+    make(rover, 1000)
+    rover.catalog.close()
+    for path in rover.state.glob("catalog.sqlite*"):
+        path.unlink()
+    with Operations(tmp_path) as anew:
+        anew.catalog.recall()
+        images = anew.add(100, 100)
+        shown = recall_pass(anew.catalog, 1)
+        assert sorted(images_in(shown)) == images and shown.repeated
+        assert shown.words == "pass 1: 2 images, 200 bytes; known from the journal alone"
 
 
 def test_a_pass_shown_again_says_what_went_again_since(rover):

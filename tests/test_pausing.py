@@ -1,4 +1,4 @@
-"""What is waited for, and how long: a full disk and a busy one, but no damage and no mistake of ours."""
+"""What is waited for, and how long: a full disk and a busy one, but no damage and no mistake."""
 
 import sqlite3
 

@@ -1,4 +1,4 @@
-"""Placing all images anew in the catalog: each once, in order, and a restart goes on where it was."""
+"""Placing all images anew in the catalog: each once, in order, and a restart goes on from there."""
 
 import numpy as np
 import pytest

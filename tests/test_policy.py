@@ -286,6 +286,21 @@ def test_more_like_adds_a_target_and_changes_one_that_is_there():
     assert (whole.name, whole.like) == ("0a1b2c3d0a1b", "0a1b2c3d" * 8)
 
 
+@pytest.mark.parametrize("like, key", [("abcdef01", "abcdef01" * 8), ("abcdef01" * 8, "abcdef01")])
+def test_more_like_replaces_what_is_said_of_the_same_image_in_more_or_fewer_digits(like, key):
+    base = policy.EMPTY._replace(targets=(policy.Target("veins", like, None, 5.0),))
+    assert base.amended({("more_like", key): 0.5}).targets == (
+        policy.Target(key[:12], key, None, 0.5),)
+
+
+def test_targets_of_one_name_or_like_one_image_all_stay():
+    vector = np.ones(3, np.float32)
+    targets = (policy.Target("dune", "", vector, 1.0), policy.Target("dune", "", -vector, 2.0),
+               policy.Target("a", "abcdef01", None, 1.0), policy.Target("b", "abcdef01", None, 2.0))
+    base = policy.EMPTY._replace(targets=targets)
+    assert base.amended({("weight", "1"): 2.0}).targets == targets
+
+
 def test_more_like_of_weight_0_removes_a_target():
     amended = BASE.amended({("more_like", "abcdef01"): 0, ("more_like", "ffffff"): 0.0})
     assert [target.name for target in amended.targets] == ["by numbers"]

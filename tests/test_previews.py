@@ -1,4 +1,4 @@
-"""Previews as files: whole or made again, only those that are wanted and the newest of the others."""
+"""Previews as files: whole or made again, those that are wanted and the newest of the others."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The queue file: true to the catalog, written as seldom as may be, and never a mix of two orders."""
+"""The queue file: true to the catalog, written as seldom as may be, never a mix of two orders."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""Catalogs of the formats before become one of this format: all of it or nothing, and nothing lost."""
+"""Catalogs of the formats before become one of this: all of it or nothing, and nothing is lost."""
 
 import os
 import re

@@ -1,5 +1,6 @@
 """A file the ground may replace at any time: what holds when it is bad, gone, torn or put back."""
 
+import hashlib
 import logging
 import os
 
@@ -7,7 +8,7 @@ import pytest
 
 from jetson_cluster import policy
 from jetson_cluster.errors import UserError
-from jetson_cluster.uplinked import Uplinked
+from jetson_cluster.uplinked import Uplinked, in_force
 
 GOOD, BETTER = "clusters: {1: {weight: 2}}\n", "clusters: {1: {weight: 3}}\n"
 BAD = "clusters: {1: {weight: heavy}}\n"
@@ -175,3 +176,69 @@ def test_a_copy_that_cannot_be_kept_is_said_and_does_no_harm(ground, caplog):
     (ground.kept.parent.parent).write_text("a file where a folder should be")
     assert weight(ground.start()) == 2
     assert "CopyNotKept: %s" % ground.kept in caplog.text
+
+
+def sha256_of(text):
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_what_is_in_force_has_a_digest_over_bad_versions_and_restarts(ground):
+    uplinked = ground.start()
+    assert uplinked.digest == ""
+    ground.put(GOOD)
+    uplinked.poll()
+    assert uplinked.digest == sha256_of(GOOD)
+    ground.put(BAD)
+    uplinked.poll()
+    assert uplinked.digest == sha256_of(GOOD) == ground.start().digest
+    ground.path.unlink()
+    assert ground.start().digest == sha256_of(GOOD)
+    ground.put(BETTER)
+    assert uplinked.poll() and uplinked.digest == sha256_of(BETTER)
+
+
+def test_a_file_that_fails_while_it_is_read_is_read_again(ground, caplog):
+    failing = [OSError(5, "Input/output error"), FileNotFoundError(2, "No such file or directory")]
+
+    def read(path):
+        if failing:
+            raise failing.pop()
+        return policy.load(path)
+
+    ground.put(GOOD)
+    uplinked = Uplinked("policy", str(ground.path), str(ground.kept), read)
+    assert not uplinked.poll() and not uplinked.poll()
+    assert caplog.text.count("PolicyUnreadable: %s: " % ground.path) == 2
+    assert uplinked.poll() and weight(uplinked) == 2 and uplinked.error == ""
+
+
+# ---- for programs beside the daemon --------------------------------------------------------------
+
+def beside(ground):
+    return in_force(str(ground.path), str(ground.kept), policy.load)
+
+
+def test_others_go_by_the_file_and_where_it_is_bad_or_gone_by_the_last_good_one(ground, caplog):
+    assert beside(ground) == policy.EMPTY
+    ground.put(GOOD)
+    assert beside(ground).weights == {1: 2}  # whether or not the daemon has read it
+    ground.start()
+    ground.put(BETTER)
+    assert beside(ground).weights == {1: 3}
+    ground.put(BAD)
+    assert beside(ground).weights == {1: 2} and "PolicyNotUsed: policy " in caplog.text
+    ground.path.unlink()
+    assert beside(ground).weights == {1: 2}
+
+
+def test_others_are_told_of_a_bad_file_where_there_is_no_good_one(ground):
+    ground.put(BAD)
+    with pytest.raises(UserError, match="policy.yaml: 'clusters.1.weight' must be a number"):
+        beside(ground)
+    assert not ground.kept.exists()
+
+
+def test_others_write_nothing(ground):
+    ground.put(GOOD)
+    beside(ground)
+    assert not ground.kept.exists()

@@ -11,7 +11,7 @@ import shlex
 from typing import Any, Dict, List, Tuple
 
 from jetson_cluster import codebook, explaining, scoring
-from jetson_cluster.applying import REFUSED, not_one
+from jetson_cluster.applying import APPLIED, PARTLY, not_one
 from jetson_cluster.catalog import Catalog
 from jetson_cluster.config import Config
 from jetson_cluster.downlink import printable_path
@@ -98,7 +98,7 @@ def _operated(catalog: Catalog, row: Row) -> Tuple[List[str], Dict[str, Any]]:
             lines.append("%s in pass %d, made at %s (%s)" % (
                 what, number, made.made_at, made.origin))
     account = account_of(catalog, row)
-    holding = next((one for one in account if one.action == "hold" and one.result != REFUSED), None)
+    holding = next((one for one in account if one.action == "hold" and one.result in (APPLIED, PARTLY)), None)
     if row.state == HELD and holding:
         lines.append("held since %s, at %s" % (_by(holding), holding.at))
     if account:

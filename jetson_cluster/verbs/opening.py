@@ -7,12 +7,13 @@ may run meanwhile; it takes note of what changed.
 import contextlib
 import os
 import pwd
+import shlex
 import sqlite3
 import sys
 from typing import Iterator
 
 from jetson_cluster.catalog import Catalog
-from jetson_cluster.config import Config
+from jetson_cluster.config import Config, refuse_read_only
 from jetson_cluster.errors import UserError, WorldError
 from jetson_cluster.head import Head
 from jetson_cluster.inbox import Inbox, mount_key
@@ -49,7 +50,7 @@ def open_catalog(config: Config) -> Iterator[Catalog]:
 def become_owner(folder: str) -> None:
     """As root, become the user whose folder it is, for good.
 
-    What root makes there the daemon could not write to.
+    What root makes there the daemon could not write to. Raises UserError where root may not.
     """
     if os.geteuid() != 0:
         return
@@ -57,17 +58,22 @@ def become_owner(folder: str) -> None:
     if owner.st_uid == 0:
         return
     try:
-        os.initgroups(pwd.getpwuid(owner.st_uid).pw_name, owner.st_gid)
-    except KeyError:  # an owner without an account, as in a container
-        os.setgroups([owner.st_gid])
-    os.setgid(owner.st_gid)
-    os.setuid(owner.st_uid)
+        try:
+            os.initgroups(pwd.getpwuid(owner.st_uid).pw_name, owner.st_gid)
+        except KeyError:  # an owner without an account, as in a container
+            os.setgroups([owner.st_gid])
+        os.setgid(owner.st_gid)
+        os.setuid(owner.st_uid)
+    except PermissionError:
+        raise UserError("%s belongs to user %d, and this root may not become another user; run it as "
+                        "user %d" % (folder, owner.st_uid, owner.st_uid))
 
 
 def _check_access(config: Config) -> None:
     folder = config.state_dir
     if not os.path.lexists(folder):
         return
+    refuse_read_only(config, "state_dir", folder)
     needed = [(folder, os.R_OK | os.W_OK | os.X_OK)]
     if os.path.exists(config.catalog_path):
         needed.append((config.catalog_path, os.R_OK | os.W_OK))
@@ -78,7 +84,7 @@ def _check_access(config: Config) -> None:
                 owner = pwd.getpwuid(owner).pw_name
             raise UserError("%s belongs to user %s, and this one may not write there; run: "
                             "sudo -u %s %s" % (path, owner, owner, " ".join(
-                                ["jetson-cluster"] + sys.argv[1:])))
+                                map(shlex.quote, ["jetson-cluster"] + sys.argv[1:]))))
 
 
 def downlink_of(config: Config, catalog: Catalog) -> Downlink:

@@ -10,7 +10,7 @@ import io
 import json
 import os
 import sys
-from typing import List, Optional
+from typing import Callable, List, Optional
 
 from jetson_cluster import bytesize
 from jetson_cluster.applying import apply
@@ -39,10 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              "change nothing (default: the next)")
     parser.add_argument("--dry-run", action="store_true",
                         help="only print what the pass would be")
+    parser.add_argument("-0", "--null", action="store_true",
+                        help="print paths, each with a zero byte behind it")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--paths", action="store_true", help="print one path a line")
-    form.add_argument("-0", "--null", action="store_true",
-                      help="print paths, each with a zero byte behind it")
     form.add_argument("--csv", action="store_true", help="print CSV: " + ",".join(COLUMNS))
     form.add_argument("--json", action="store_true", help="print JSON")
 
@@ -54,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
             raise UserError("%s %d: passes are numbered from 1" % (option, number))
     if args.show is not None and (args.dry_run or args.number is not None):
         raise UserError("--show prints a pass that was made; it takes no --number, no --dry-run")
+    if args.null and (args.csv or args.json):
+        raise UserError("-0 prints paths; it takes no --csv, no --json")
     if sys.stdout is None:
         raise UserError("standard output is closed: the pass could not be printed; none was made")
     config = config_of(args)
@@ -83,8 +85,8 @@ def run(args: argparse.Namespace) -> int:
 def _make(catalog, downlink, budget_bytes: int, number: Optional[int]) -> PassReport:
     at = utc_now()
 
-    def send(budget_bytes: int, origin: str) -> PassReport:
-        return make_pass(catalog, downlink, budget_bytes, origin, at, number=number)
+    def send(budget_bytes: int, origin: str, also: Callable[[PassReport], None]) -> PassReport:
+        return make_pass(catalog, downlink, budget_bytes, origin, at, number=number, also=also)
 
     action = Action("", PASS, (), budget_bytes, 0, COMMAND_LINE)
     return apply(catalog, action, COMMAND_LINE, at, send).report
@@ -120,8 +122,10 @@ def _in_form(report: PassReport, args: argparse.Namespace) -> bytes:
     if args.json:
         return (json.dumps({
             "pass": report.number or None, "made_at": report.made_at if report.number else None,
-            "made_before": report.repeated, "budget_bytes": report.budget_bytes,
-            "bytes": report.bytes, "left_bytes": report.budget_bytes - report.bytes,
+            "made_before": report.repeated,
+            "budget_bytes": report.budget_bytes if report.budgeted else None,
+            "bytes": report.bytes,
+            "left_bytes": report.budget_bytes - report.bytes if report.budgeted else None,
             "notes": list(report.notes),
             "files": [dict(zip(COLUMNS, row)) for row in rows],
         }, indent=1) + "\n").encode("ascii")
@@ -132,7 +136,7 @@ def _rows(report: PassReport) -> List[tuple]:
     rows, cumulative = [], 0
     for parcel in report.parcels:
         cumulative += parcel.bytes
-        rows.append((report.number or "", parcel.kind, parcel.bytes, cumulative, parcel.sha256,
+        rows.append((report.number or None, parcel.kind, parcel.bytes, cumulative, parcel.sha256,
                      printable_path(parcel.path)))
     return rows
 
@@ -144,10 +148,11 @@ def _table(report: PassReport, rows: List[tuple]) -> str:
     lines += [printable("%4d  %-7s %9s %10s  %s" % (
         place, kind, in_units(size), in_units(cumulative), path or "(%s...)" % sha256[:16]))
         for place, (_, kind, size, cumulative, sha256, path) in enumerate(rows, 1)]
-    lines.append("%s: %d images, %d previews, %s of %s; %s left over" % (
+    lines.append("%s: %d images, %d previews, %s%s" % (
         "pass %d" % report.number if report.number else "not made: a pass",
         len(report.of(IMAGE)), len(report.of(PREVIEW)), in_units(report.bytes),
-        in_units(report.budget_bytes), in_units(report.budget_bytes - report.bytes)))
+        " of %s; %s left over" % (in_units(report.budget_bytes), in_units(
+            report.budget_bytes - report.bytes)) if report.budgeted else ""))
     return "\n".join(lines) + "\n"
 
 

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([row._asdict() for row in shown], indent=1))
         return 0
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    width = shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else None
     print("%4s  %-8s %-26s %9s %10s  %s" % (
         "rank", "score", "image", "size", "sum", "why"))
     for row in shown:

@@ -541,10 +541,6 @@ def check_files(root: str) -> None:
     if os.path.exists(os.path.join(state, "status.json")):
         with open(os.path.join(state, "status.json"), encoding="utf-8") as stream:
             json.load(stream)
-    for name in ("policy.yaml", "codebook.npz"):
-        kept = os.path.join(state, "last-good", name)
-        if os.path.exists(kept):
-            assert os.path.getsize(kept) > 0
 
 
 def queue_rows(root: str) -> list:
@@ -561,6 +557,8 @@ def recover(tell, root: str, lines: list) -> dict:
             told.states[image] = ["sent"]  # a power cut may have put the link back
     keep_free(root, 0)
     check_files(root)
+    for kept in glob.glob(os.path.join(root, "own", "state", "last-good", "*")):
+        assert os.path.getsize(kept) > 0
     run_until_settled(root)
     return check(root, told)
 

@@ -248,10 +248,10 @@ class Operations(RuleBasedStateMachine):
         return applying.apply(self.catalog, Action(order_id, name, tuple(targets), value, 1, "file"),
                               "test", AT, self.send).result
 
-    def send(self, budget_bytes, origin):
+    def send(self, budget_bytes, origin, also):
         return make_pass(self.catalog, Downlink(self.head, self.policy,
                                                 os.path.join(self.state, "queue.csv"),
-                                                lambda: True), budget_bytes, origin, AT)
+                                                lambda: True), budget_bytes, origin, AT, also=also)
 
     @rule(action=MARKS, content=CONTENTS)
     def an_image_is_marked(self, action, content):

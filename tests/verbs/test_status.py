@@ -1,4 +1,4 @@
-"""What a tired operator reads of a status: what matters, in words, and nothing about what is well."""
+"""What a tired operator reads of a status: what matters, in words, and nothing of what is well."""
 
 import pytest
 
