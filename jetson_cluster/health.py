@@ -138,7 +138,7 @@ class Reporter:
         except (OSError, sqlite3.Error) as error:
             why = "StatusNotWritten: %s: %s" % (
                 getattr(error, "filename", None) or self._path, error)
-            if why != self._not_written:
+            if not self._not_written:  # once until it is written again, whichever file it is
                 log.error("%s", why)
             self._not_written = why
             self.note(why)

@@ -25,6 +25,9 @@ FIRST_QUALITY, BEST_QUALITY = 50, 95  # beyond, bytes grow several times as fast
 # Of drawn and real pictures some sixty steps of quality multiply the bytes by e. The search aims a
 # little below what is allowed, and ends when it is near enough, or tired.
 STEPS_PER_E, AIM, NEAR_ENOUGH, TRIES = 60, 0.95, 0.9, 4
+# Of noisy pictures a few steps may multiply the bytes by ten, and aiming misses: where less than this
+# share is used after TRIES, the rest of the steps is halved until it is, or none is left.
+FAIR, MOST_TRIES = 0.5, 11
 OPTIONS = {"webp": {"method": 1}, "jpeg": {}}  # 4, Pillow's choice, takes twice as long for 0.5 dB
 SIXTEEN_FROM = 0.75  # of the bytes, for eight colours: with more, sixteen have no room
 # k-means stops when fewer pixels than this change their colour in a round: 0.3 dB below running it
@@ -98,7 +101,7 @@ def _reduced(image: Image.Image) -> Image.Image:
 def _as_lossy(image_format: str, picture: Image.Image, max_bytes: int) -> bytes:
     """The best quality found that fits; else the lowest quality, which does not."""
     best, fits, exceeds, quality = b"", None, None, FIRST_QUALITY
-    for _ in range(TRIES):
+    for tried in range(1, MOST_TRIES + 1):
         content = _file(picture, image_format, quality=quality, **OPTIONS[image_format])
         excess = math.log(len(content) / (AIM * max_bytes))
         if len(content) > max_bytes:
@@ -107,7 +110,11 @@ def _as_lossy(image_format: str, picture: Image.Image, max_bytes: int) -> bytes:
             best, fits = content, (quality, excess)
             if len(content) >= NEAR_ENOUGH * max_bytes:
                 break
-        if fits and exceeds:  # the logarithm of the bytes taken as a straight line between the two
+        if tried >= TRIES and len(best) >= FAIR * max_bytes:
+            break
+        if fits and exceeds and tried >= TRIES:
+            quality = (fits[0] + exceeds[0]) // 2
+        elif fits and exceeds:  # the logarithm of the bytes taken as a straight line between the two
             quality = fits[0] + (exceeds[0] - fits[0]) * fits[1] / (fits[1] - exceeds[1])
         else:
             quality -= excess * STEPS_PER_E

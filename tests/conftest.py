@@ -25,8 +25,7 @@ def logging_as_it_was():
     log = logging.getLogger()
     handlers, level = list(log.handlers), log.level
     yield
-    for handler in [held for held in log.handlers if held not in handlers]:
-        log.removeHandler(handler)
+    log.handlers[:] = handlers
     log.setLevel(level)
 
 

@@ -209,6 +209,30 @@ def test_a_reader_that_stops_reading_causes_no_complaint(rover):
     assert err == b""
 
 
+def shell(words):
+    done = subprocess.Popen(words, shell=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            executable="/bin/bash")
+    out, err = done.communicate(timeout=60)
+    return done.returncode, out.decode(), err.decode()
+
+
+@pytest.mark.parametrize("words", ["queue", "queue --json", "status", "explain 0.png", "pin 0.png",
+                                   "apply orders.csv"])
+def test_output_that_fails_is_one_line_a_reader_that_is_gone_none_and_none_at_all_is_fine(
+        rover, words):
+    call("once", "--config", rover)
+    (rover.parent / "orders.csv").write_text("1,hold,1.png\n")
+    verb, _, more = words.partition(" ")
+    command = "cd %s; PYTHONPATH=%s %s -m jetson_cluster %s --config %s %s" % (
+        rover.parent, os.getcwd(), sys.executable, verb, rover, more)
+    code, _, err = shell(command + " >/dev/full")
+    assert (code, err) == (1, "jetson-cluster: error: standard output: cannot be written to: No "
+                              "space left on device\n")
+    assert shell("(%s; echo $? >&2) | true" % command)[2] == "0\n"
+    assert shell(command + " >&-") == (0, "", "")
+    assert shell(command + " >&- <&-") == (0, "", "")
+
+
 def test_help_lists_every_verb_and_works_without_any_config():
     code, out, _ = call("--help")
     assert code == 0

@@ -179,7 +179,7 @@ def test_no_statement_needs_more_than_sqlite_322():
 
 # Read in the order of an index that holds nothing else, or short tables: as far as asked.
 READ_IN_ORDER = re.compile(
-    "SCAN (images USING INDEX images_(far|queued)|refusals USING INDEX refusals_quarantined"
+    "SCAN (images USING INDEX images_(far|queued|unpreviewed)|refusals USING INDEX refusals_quarantined"
     "|embeddings|tallies|amendments|passes)")
 
 

@@ -270,7 +270,7 @@ def test_bad_lines_never_affect_the_others(lines, junk):
     mixed = [line.encode("ascii") for line in lines]
     for place, bad in junk:
         mixed.insert(place, line_of(bad))
-    parsed = read(b"\n".join(mixed))
+    parsed = read(b"\n".join(mixed) + b"\n")
     assert len(parsed.refused) == len(junk)
     assert without_place(parsed.actions) == without_place(read("\n".join(lines)).actions)
 

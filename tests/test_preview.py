@@ -90,6 +90,14 @@ def test_the_size_gives_way_where_the_quality_has_given_all(kind, monkeypatch):
     assert made.width / made.height == pytest.approx(128 / 96, rel=0.1)
 
 
+@pytest.mark.parametrize("max_bytes", [1024, 1300, 2048])
+@pytest.mark.parametrize("sigma, size", [(60, (192, 256)), (60, (240, 320)), (120, (240, 320))])
+def test_a_webp_of_a_noisy_frame_uses_what_it_may(sigma, size, max_bytes):
+    noisy = np.clip(np.random.RandomState(0).normal(128, sigma, size), 0, 255).astype(np.uint8)
+    made = make(Image.fromarray(noisy), "webp", max_bytes)
+    assert max_bytes / 2 <= len(made.content) <= max_bytes
+
+
 def test_fewer_bytes_than_any_format_needs_are_refused():
     with pytest.raises(ValueError, match="1024"):
         make(NOISE, "webp", LEAST_BYTES - 1)

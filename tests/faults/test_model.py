@@ -248,7 +248,7 @@ class Operations(RuleBasedStateMachine):
         return applying.apply(self.catalog, Action(order_id, name, tuple(targets), value, 1, "file"),
                               "test", AT, self.send).result
 
-    def send(self, budget_bytes, origin, also):
+    def send(self, budget_bytes, origin, also=lambda report: None):
         return make_pass(self.catalog, Downlink(self.head, self.policy,
                                                 os.path.join(self.state, "queue.csv"),
                                                 lambda: True), budget_bytes, origin, AT, also=also)

@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import faults
 import pytest
@@ -38,7 +39,7 @@ def show(waves):
 
 @pytest.mark.skipif(not faults.SOAK, reason="100,000 images take some minutes: tools/test --soak")
 def test_a_hundred_thousand_images_leave_memory_flat(tiny, root):
-    folder = faults.quick_folder()
+    folder = tempfile.mkdtemp()  # on a disk, and not kept as tmp_path is: it takes a gigabyte
     try:
         waves = soak(folder, tiny, IMAGES, 1000, root)
     finally:

@@ -56,6 +56,14 @@ def test_a_held_image_says_since_which_order(rover, capsys):
     assert [(one["action"], one["order_id"]) for one in told["account"]] == [("hold", "42")]
 
 
+def test_a_held_image_names_the_hold_that_held_it_not_one_that_changed_nothing(rover, capsys):
+    rover.add(100)
+    rover.catalog.audit("2026-01-01T00:00:00Z", "test", None, "hold", "sol0000.jpg", "applied", "")
+    rover.catalog.move("hold", [1])
+    rover.catalog.audit("2026-01-02T00:00:00Z", "test", None, "hold", "sol0000.jpg", "unchanged", "")
+    assert "held since test, at 2026-01-01T00:00:00Z" in explain(rover, capsys, "sol0000.jpg")
+
+
 def test_the_account_speaks_of_this_image_and_no_other(rover, capsys):
     images = rover.add(100, 100, names=["a.jpg", "ba.jpg"])
     for target in ("ba.jpg", rover.sha(images[1]), str(rover.inbox / "ba.jpg")):

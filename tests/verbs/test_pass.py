@@ -51,6 +51,9 @@ def test_paths_are_printed_one_a_line_or_with_zero_bytes_between(rover, capsysbi
     out, err = capsysbinary.readouterr()
     assert out == here + b"/caf\xe9.jpg\n" + here + b"/two\nlines.jpg\n"
     assert b"a path holds a line break; take -0" in err
+    assert rover.command("pass", "--show", "1", "--paths", "-0") == 0
+    assert capsysbinary.readouterr().out == (
+        here + b"/caf\xe9.jpg\0" + here + b"/two\nlines.jpg\0")
 
 
 def test_csv_and_json_say_the_same_for_machines(rover, capsys):
@@ -81,6 +84,24 @@ def test_a_dry_run_says_it_is_none_and_changes_nothing(rover, capsys):
     assert rover.everything() == before and not rover.catalog.audit_rows(1)
 
 
+def test_a_dry_run_has_no_number_in_any_form(rover, capsys):
+    rover.add(100)
+    assert rover.command("pass", "--budget", "100", "--dry-run", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["pass"] is None and told["files"][0]["pass"] is None
+    assert rover.command("pass", "--budget", "100", "--dry-run", "--csv") == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith(",image,100,100,")
+
+
+def test_a_pass_that_had_no_budget_is_shown_without_a_remainder(rover, capsys):
+    rover.catalog.begin_pass(rover.add(1500), [], 0, "outbox", "2026-01-02T03:04:05Z")
+    assert rover.command("pass", "--show", "1") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "pass 1: 1 images, 0 previews, 1.5 kB"
+    assert rover.command("pass", "--show", "1", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["budget_bytes"], told["bytes"], told["left_bytes"]) == (None, 1500, None)
+
+
 def test_an_empty_pass_is_said_on_standard_error_and_is_no_failure(rover, capsys):
     assert rover.command("pass", "--budget", "4MB", "--paths") == 0
     assert capsys.readouterr() == ("", "jetson-cluster: no pass; no image is queued\n")
@@ -101,6 +122,7 @@ def test_the_same_number_prints_the_same_pass_and_changes_nothing(rover, capsys)
     (("--budget", "4Mb"), "--budget '4Mb': not an amount of bytes"),
     (("--budget", "-1"), None), ((), None), (("--budget", "1kB", "--show", "1"), None),
     (("--budget", "1kB", "--csv", "--json"), None),
+    (("--budget", "1kB", "--csv", "-0"), "-0 prints paths; it takes no --csv, no --json"),
     (("--show", "0"), "--show 0: passes are numbered from 1"),
     (("--show", "1"), "pass 1: there was none; the last one is 0"),
     (("--show", "1", "--number", "1"), "it takes no --number"),
