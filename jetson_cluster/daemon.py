@@ -204,11 +204,12 @@ class Daemon:
             try:
                 step = self._step()
                 self._pause.over()
+                self._tell()
             except JetsonClusterError:
                 raise
             except Exception as error:
                 step = self._not_written(error)
-            self._tell()
+                self._tell()
             return step
 
     def _not_written(self, error: Exception) -> Step:
@@ -243,8 +244,6 @@ class Daemon:
         if orders:
             self._looked_at -= LOOK_S  # they may have amended the policy
         taken = self._ingest.step(self._heat.level, self._operations.accepting)
-        if not self._operations.accepting:
-            self._inbox.take(0)  # what waits there is counted
         if self._inbox.available:
             self._catalog.remember(mount_key(self.config.inbox.path), self._inbox.mount)
         self._reporter.count(taken.added)
@@ -379,7 +378,7 @@ class Daemon:
         """Write the queue file if it is due, and the outbox after it; True if the file was written."""
         published = self._publisher.publish_if_due(
             self._wishes.policy, self._inbox.available, at_once)
-        self._operations.publish(self._publisher.head)
+        self._operations.publish(self._publisher.head, at_once)
         return published
 
     def _tell(self, at_once: bool = False) -> None:

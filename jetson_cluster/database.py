@@ -27,6 +27,9 @@ CONVERTING_S, CONVERTING_S_PER_IMAGE = 60.0, 0.001
 # thousands of images, and not once for hundreds as with SQLite's 1000.
 CHECKPOINT_PAGES = 8000
 PATIENCE_S = 30.0  # for another process that writes
+# What SQLite says of a damaged file; the last three where a bit of the tables' own text is another.
+DAMAGE = ("malformed", "not a database", "Could not decode", "no such table", "no such column",
+          "has no column")
 DAMAGED_KEPT = 3  # damaged catalogs kept for people to look at
 SIDE_FILES = ("", "-wal", "-shm")
 VARIABLES = 500  # SQLite allows 999 in one statement; two lists may stand in one
@@ -200,7 +203,7 @@ def parts_of(values: Sequence) -> Iterable[Sequence]:
 def is_damage(error: BaseException) -> bool:
     """Whether SQLite says that the file itself is unsound, not the disk or the moment."""
     return isinstance(error, sqlite3.DatabaseError) and any(
-        words in str(error) for words in ("malformed", "not a database", "Could not decode"))
+        words in str(error) for words in DAMAGE)
 
 
 def set_aside(path: str) -> str:

@@ -49,10 +49,10 @@ class Operations:
             self.not_accepting_since = self._monotonic()
         return self.orders.poll()
 
-    def publish(self, head: Sequence[Row]) -> None:
-        """Bring the outbox in line with the head of the queue."""
+    def publish(self, head: Sequence[Row], at_once: bool = False) -> None:
+        """Bring the outbox in line with the head of the queue, if it is due or `at_once`."""
         if self.outbox and self._inbox_available():
-            self.outbox.sync(head)
+            self.outbox.sync(head, at_once)
 
     @property
     def accepting(self) -> bool:

@@ -88,13 +88,13 @@ class Outbox:
         """Of the images linked."""
         return sum(held.looks[0][0] for held in self._links.values() if held.looks)
 
-    def sync(self, rows: Sequence[Row]) -> None:
+    def sync(self, rows: Sequence[Row], at_once: bool = False) -> None:
         """Mark what was sent, and keep the links true to `rows`, the head of the queue, best first.
 
-        To be called every turn; it does something once a second. Raises sqlite3.Error; then the
-        next call finds out what was done.
+        To be called every turn; it does something once a second, or `at_once`. Raises sqlite3.Error;
+        then the next call finds out what was done.
         """
-        if self._monotonic() < self._look_at:
+        if self._monotonic() < self._look_at and not at_once:
             return
         self._look_at = self._monotonic() + LOOK_S
         try:

@@ -94,8 +94,7 @@ def unsound(catalog_path: str) -> str:
                 catalog_path, isolation_level=None, timeout=PATIENCE_S)) as database:
             return next(_faults(database), "")
     except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
-        if isinstance(error, sqlite3.OperationalError) and not is_damage(error) \
-                and "no such" not in str(error):
+        if isinstance(error, sqlite3.OperationalError) and not is_damage(error):
             raise WorldError("catalog %s: is to be checked, and cannot be: %s" % (
                 catalog_path, error))
         return str(error)
@@ -115,6 +114,13 @@ def _faults(database: sqlite3.Connection) -> Iterator[str]:
     for words, where in RULES:
         if database.execute("SELECT 1 FROM %s LIMIT 1" % where).fetchone():
             yield words
+    tallied, counted = (
+        {(state, count) for state, count in database.execute(statement) if count}
+        for statement in ("SELECT state, images FROM tallies",
+                          "SELECT state, COUNT(*) FROM images GROUP BY state UNION ALL "
+                          "SELECT 'refused', COUNT(*) FROM refusals"))
+    if tallied != counted:
+        yield "counts that are not those of the images"
     yield from _memberships(database)
 
 

@@ -1,4 +1,4 @@
-"""The journal: every confirmed entry is there afterwards, damage costs its line, nothing is invented."""
+"""The journal: every confirmed entry is there afterwards, damage costs its line and no other."""
 
 import fcntl
 import os

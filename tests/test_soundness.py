@@ -23,6 +23,7 @@ IMPOSSIBLE = {
     "an embedding cut short": "UPDATE embeddings SET vector = x'00' WHERE image = 2",
     "an embedding lost": "DELETE FROM embeddings WHERE image = 2",
     "a kind of preview there is not": "INSERT INTO previews VALUES (1, 'wejp', 30.0, x'00')",
+    "a count that is another": "UPDATE tallies SET images = 9 WHERE state = 'queued'",
     "a file of no image": "UPDATE files SET image = 99 WHERE path = '/inbox/1.png'",
     "a pass without a time": "UPDATE passes SET made_at = x'00'",
     "text that is not UTF-8": "UPDATE refusals SET reason = CAST(x'ff' AS TEXT)",

@@ -1,7 +1,7 @@
 """Spoils small real pictures in every way and reads each: python fuzzing.py FOLDER SEED COUNT.
 
-Prints what became of them as one line of JSON. Before each is read it stands in FOLDER/spoilt, where it
-is found if reading it ended the program.
+Prints what became of them as one line of JSON. Before each is read it stands in FOLDER/spoilt,
+where it is found if reading it ended the program.
 """
 
 import collections
@@ -64,7 +64,7 @@ def pictures():
     return found
 
 
-# ---- ways to spoil a file ----------------------------------------------------------------------------
+# ---- ways to spoil a file ----------------------------------------------------------------------
 
 def flip_bits(chance, content, others):
     spoilt = bytearray(content)
@@ -112,8 +112,8 @@ def splice(chance, content, others):
 
 def digits(chance, content, others):
     """Sizes as netpbm files write them."""
-    return b"P%d %d %d %d\n" % (chance.choice((4, 5, 6)), chance.choice(ABSURD), chance.choice(ABSURD),
-                                chance.choice(ABSURD)) + content
+    sizes = [chance.choice(ABSURD) for _ in range(3)]
+    return b"P%d %d %d %d\n" % (chance.choice((4, 5, 6)), *sizes) + content
 
 
 WAYS = (flip_bits, flip_bits, cut_off, set_a_number, set_a_number, overwrite, take_out, repeat,

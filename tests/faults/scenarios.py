@@ -44,6 +44,7 @@ from jetson_cluster.gpu_losses import GpuLosses
 from jetson_cluster.health import Notifier
 from jetson_cluster.journal import Journal
 from jetson_cluster.orders import Action
+from jetson_cluster.schema import STATES
 from jetson_cluster.starting import Starting
 
 TURNS = 100  # more than any work here needs
@@ -92,7 +93,7 @@ class Clock:
         self.wall_s += seconds
 
 
-# ---- a rover to work on ------------------------------------------------------------------------------
+# ---- a rover to work on ------------------------------------------------------------------------
 
 def make_rover(tell, root: str, model: str) -> None:
     """A rover's folders: cameras and the ground write into `root`, the daemon into root/own."""
@@ -175,7 +176,7 @@ def run_until_settled(root: str) -> None:
         rover.drain()
 
 
-# ---- what is ended at every operation ----------------------------------------------------------------
+# ---- what is ended at every operation ----------------------------------------------------------
 
 def arrival(tell, root: str) -> None:
     """The first life of a daemon: everything is made, all images are taken."""
@@ -203,7 +204,7 @@ def codebook_swap(tell, root: str) -> None:
 
 @contextlib.contextmanager
 def expecting(tell, changes: dict, pinned: dict = None):
-    """Tell what is about to change - sha256: (before, after) - and, once it returned, that it did."""
+    """Tell what is about to change, sha256: (before, after), and once it returned, that it did."""
     tell("expect", {name: list(states) for name, states in changes.items()})
     for name, after in (pinned or {}).items():
         tell("pinned", name, [True, False])
@@ -329,10 +330,10 @@ def rebuild(tell, root: str) -> None:
     run_until_settled(root)
 
 
-# ---- clocks ------------------------------------------------------------------------------------------
+# ---- clocks ------------------------------------------------------------------------------------
 
 def history(tell, root: str, jumps: list) -> dict:
-    """Images, orders, passes, a codebook, a restart and deletions; before each the wall clock jumps.
+    """Images, orders, passes, a codebook, a restart, deletions; before each the wall clock jumps.
 
     Images come one a turn: of several in one turn the oldest by date is the first, rightly or not.
     Returns what was decided, without the times at which it was.
@@ -392,7 +393,7 @@ def history(tell, root: str, jumps: list) -> dict:
                       for row in queue_rows(root)], "passes": passes, "states": states_in(root)}
 
 
-# ---- no room on the disk -----------------------------------------------------------------------------
+# ---- no room on the disk -----------------------------------------------------------------------
 
 def new_work(tell, root: str) -> None:
     """New images, a codebook, a policy and orders come while the daemon is not running."""
@@ -490,13 +491,14 @@ def write_and_rename(tell, root: str, path: str, steps: list, content: str) -> N
     do = {"write": lambda: write(path), "temp": lambda: write(path + ".tmp"),
           "sync": lambda: os.fsync(streams["last"]),
           "rename": lambda: os.rename(path + ".tmp", path),
-          "remove": lambda: os.unlink(path), "sync-folder": lambda: sync_folder(os.path.dirname(path))}
+          "remove": lambda: os.unlink(path),
+          "sync-folder": lambda: sync_folder(os.path.dirname(path))}
     for step in steps:
         do[step]()
 
 
 def end_without_a_word(tell, root: str) -> None:
-    """Operations beside a daemon that never closes: as after a kill, SQLite's log holds them all."""
+    """Operations beside a daemon that never closes: SQLite's log holds them, as after a kill."""
     clock = Clock()
     rover = opened(root, clock)
     settle(rover, clock)
@@ -504,7 +506,7 @@ def end_without_a_word(tell, root: str) -> None:
     settle(rover, clock)
 
 
-# ---- what must be true afterwards --------------------------------------------------------------------
+# ---- what must be true afterwards --------------------------------------------------------------
 
 class Told:
     """What the outside was told, as it stood at the end."""
@@ -564,7 +566,7 @@ def recover(tell, root: str, lines: list) -> dict:
 
 
 def check(root: str, told: Told, journal_whole: bool = True) -> dict:
-    """Every promise, against a rover whose daemon has settled and ended; the state of each image."""
+    """Every promise, against a rover whose daemon has settled and ended; each image's state."""
     check_files(root)
     path = settings(root).catalog_path
     database = sqlite3.connect(path)
@@ -596,11 +598,13 @@ def check(root: str, told: Told, journal_whole: bool = True) -> dict:
     for name, allowed in told.states.items():
         assert states[name] in allowed, "%s is %s, and %s was told" % (name, states[name], allowed)
     for name, allowed in told.pinned.items():
-        assert (name in pinned) in allowed, "pinned: %s, and %s was told" % (name in pinned, allowed)
+        assert (name in pinned) in allowed, "pinned: %s, and %s was told" % (
+            name in pinned, allowed)
     for number, names in told.passes.items():
         # Images that were sent once more since are in the newer pass.
         assert passes.get(number, set()) <= set(names)
-        newer = {name for other, held in passes.items() if other and other > number for name in held}
+        newer = {name for other, held in passes.items() if other and other > number
+                 for name in held}
         back = {name for name in names if states[name] == "queued"}
         assert set(names) <= passes.get(number, set()) | newer | back
     assert set(audited) >= told.orders and len(audited) == len(set(audited))
@@ -623,7 +627,8 @@ def check_many(root: str, told: list) -> None:
         passes = database.execute("SELECT COUNT(*), SUM(images) FROM passes").fetchone()
     found = {str(path) for path in pathlib.Path(root, "inbox").rglob("*.p[ng]*")}
     assert set(states) == found - {os.path.join(root, "inbox", "bad.png")}
-    assert rows == (len(states), len(states)) and set(states.values()) == {"queued", "sent", "acked"}
+    assert rows == (len(states), len(states))
+    assert set(states.values()) == {"queued", "sent", "acked"}
     told = Told(told)
     assert audited >= told.orders and passes[0] == told.passes_made
     assert passes[1] == sum(state != "queued" for state in states.values())
@@ -648,7 +653,7 @@ def check_places(root: str) -> None:
         assert [rows[number].cluster for number in numbers] == list(found)
 
 
-# ---- damage --------------------------------------------------------------------------------------------
+# ---- damage ------------------------------------------------------------------------------------
 
 def leave_start_files(tell, root: str) -> None:
     """What a start that was killed on a rover with a GPU leaves behind."""
@@ -686,7 +691,7 @@ def recover_with_its_catalog(tell, root: str, lines: list) -> None:
 
 
 def recover_from_lost_writes(tell, root: str, lines: list) -> bool:
-    """After SQLite's log was cut: the database may be an older one, but what the ground has holds."""
+    """After SQLite's log was cut: the database may be an older one; what the ground has holds."""
     anew = run_until_mended(root)
     told = Told(lines)
     last = max(told.passes)
@@ -699,18 +704,19 @@ def recover_from_lost_writes(tell, root: str, lines: list) -> bool:
 
 
 def recover_from_unseen_damage(tell, root: str, lines: list) -> bool:
-    """After damage within the database, which has no checksums: nothing is lost or sent again.
+    """After one flipped bit in the database, which has no checksums: nothing is sent again.
 
-    Names, sizes and numbers may be wrong; what the ground has is not sent again for all that.
+    It may have made one image's name or number wrong, and no more than one image's.
     """
     anew = run_until_mended(root)
     check_files(root)
     with contextlib.closing(sqlite3.connect(settings(root).catalog_path)) as database:
-        states = {digest.hex(): state for digest, state in database.execute(
-            "SELECT sha256, state FROM images")}
+        known = {digest.hex() for digest, state in database.execute(
+            "SELECT sha256, state FROM images") if state in STATES}
     queued = [row["sha256"] for row in queue_rows(root)]
     assert len(queued) == len(set(queued))
     told = Told(lines)
     for name, allowed in told.states.items():
         assert "acked" not in allowed or name not in queued, "%s is sent again" % name
+    assert len(set(inbox_files(root)) - known - {image_of(root, "bad")}) <= 1
     return anew

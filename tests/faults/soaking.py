@@ -1,7 +1,8 @@
 """Many small images through the real loop: python soaking.py FOLDER MODEL COUNT WAVE.
 
 The network is real and tiny, the watcher, the clocks and the files are real. Images come in waves;
-after each a pass takes some of them, and the pass before is acknowledged. Prints a line of JSON a wave.
+after each a pass takes some of them, and the pass before is acknowledged. Prints a line of JSON for
+each.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The wall clock steps back and forward by years between turns: nothing that is decided hangs on it."""
+"""The wall clock steps back and forward by years between turns: nothing decided hangs on it."""
 
 import pytest
 

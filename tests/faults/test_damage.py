@@ -1,4 +1,4 @@
-"""Every file of the daemon cut or with a bit flipped: it starts, and what the ground has is not sent again.
+"""Every file of the daemon cut or with a bit flipped: it starts, and sends nothing again.
 
 The catalog that is unsound is set aside and made anew, from the inbox and from the journal.
 """
@@ -9,6 +9,7 @@ import random
 
 import faults
 import pytest
+
 
 @pytest.fixture(scope="module")
 def used(stage):

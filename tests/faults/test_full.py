@@ -1,4 +1,4 @@
-"""The disk is really full, at any write: the daemon pauses, says so once, and goes on when there is room.
+"""The disk is really full, at any write: the daemon pauses, says so once, and goes on with room.
 
 Three ways to be full: every operation that needs room fails from the n-th on (interpose.c, with the
 errors a disk gives); no file may grow beyond a size (RLIMIT_FSIZE); and a file system that is full,

@@ -129,7 +129,7 @@ class Model:
         self.used = {order_id: LOST for order_id in self.used}
 
 
-# ---- on the catalog ------------------------------------------------------------------------------------
+# ---- on the catalog ----------------------------------------------------------------------------
 
 def size_of(content):
     return 100 + 50 * content
@@ -245,8 +245,8 @@ class Operations(RuleBasedStateMachine):
     # ---- operators ---------------------------------------------------------------------------
 
     def follow(self, order_id, name, targets, value=None):
-        return applying.apply(self.catalog, Action(order_id, name, tuple(targets), value, 1, "file"),
-                              "test", AT, self.send).result
+        action = Action(order_id, name, tuple(targets), value, 1, "file")
+        return applying.apply(self.catalog, action, "test", AT, self.send).result
 
     def send(self, budget_bytes, origin, also=lambda report: None):
         return make_pass(self.catalog, Downlink(self.head, self.policy,

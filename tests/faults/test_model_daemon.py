@@ -1,4 +1,4 @@
-"""Long random histories through the daemon itself, turn by turn, against a model that fits on a page."""
+"""Long random histories through the daemon itself, turn by turn, against a model of one page."""
 
 import contextlib
 import hashlib
@@ -28,7 +28,7 @@ def bytes_of(colour, seed):
     return stream.getvalue()
 
 
-CONTENTS = {number: bytes_of(colour, seed) for number, (colour, seed) in enumerate(scenarios.IMAGES)}
+CONTENTS = {number: bytes_of(*kind) for number, kind in enumerate(scenarios.IMAGES)}
 CONTENTS[-1] = b"\x89PNG\r\n\x1a\n but no picture"
 BAD = -1
 LOST = ("", 0)  # stands for an order that only the journal knows of
@@ -36,7 +36,8 @@ SHA256 = {number: hashlib.sha256(content).hexdigest() for number, content in CON
 NUMBERS = {name: number for number, name in SHA256.items()}
 NAMES = st.sampled_from(["a.png", "b.png", "c d.png", "deep/e.png"])
 PICTURES = st.sampled_from(sorted(set(CONTENTS) - {BAD}))
-POLICIES = ["clusters: {}\n", "clusters: {1: {weight: 3}}\n", "explore: 0.1\npass_by: score_per_byte\n",
+POLICIES = ["clusters: {}\n", "clusters: {1: {weight: 3}}\n",
+            "explore: 0.1\npass_by: score_per_byte\n",
             "targets: [{name: it, like: %s}]\n" % SHA256[2][:12], "clusters: {1: {wieght: 3}}\n"]
 
 

@@ -1,4 +1,4 @@
-"""The power is cut at any operation: whatever the disk kept of what was not synced, what was told holds."""
+"""The power is cut anywhere: whatever the disk kept of what was not synced, what was told holds."""
 
 import glob
 import json
@@ -55,7 +55,7 @@ def test_a_power_cut_that_costs_the_catalog_as_well_leaves_the_journal(stage):
     cut_power(stage, scenario, lose_catalog)
 
 
-# ---- the disk itself, which must be no kinder than a real one -----------------------------------------
+# ---- the disk itself, which must be no kinder than a real one ----------------------------------
 
 OLD, NEW = b"old " * 300, b"new " * 300
 

@@ -1,4 +1,4 @@
-"""A hundred thousand images through the real loop: memory stays flat, and nothing is lost or doubled."""
+"""A hundred thousand images through the real loop: memory stays flat, nothing is lost or twice."""
 
 import json
 import os

@@ -70,7 +70,7 @@ def all_rows(path, tables=TABLES):
 
 
 def python(code, *arguments, **environment):
-    """Start a Python of its own with this checkout's modules and the helpers."""
+    """Start a Python of its own with this checkout's modules and tests/helpers."""
     root = os.path.dirname(os.path.dirname(os.path.abspath(catalogs.__file__)))
     folders = os.pathsep.join([root, os.path.join(root, "tests", "helpers")])
     return subprocess.Popen(

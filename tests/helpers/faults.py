@@ -1,9 +1,9 @@
 """What the fault tests share: work that is ended at any operation, and disks that lose power.
 
 A Workbench runs real work in children of one warm process, with tests/faults/interpose.c between
-the work and its files. A child can be killed at its n-th operation that changes the disk, or find no
-room from the n-th on, or leave a trace of all of them; from a trace a Disk tells what a disk may hold
-if the power is cut at any place in it.
+the work and its files. A child can be killed at its n-th operation that changes the disk, or find
+no room from the n-th on, or leave a trace of all of them; from a trace a Disk tells what a disk may
+hold if the power is cut at any place in it.
 """
 
 import contextlib
@@ -68,7 +68,7 @@ class Kept(NamedTuple):
 Held = Dict[str, Union[None, Kept, Link]]  # what a folder holds, by path; None for a folder
 
 
-# ---- work that is ended ----------------------------------------------------------------------------
+# ---- work that is ended ------------------------------------------------------------------------
 
 class Outcome(NamedTuple):
     """What became of one piece of work."""
@@ -97,7 +97,7 @@ def interposer(folder: str) -> str:
 
 
 def quick_folder() -> str:
-    """A new folder in memory where there is such a place: a kill leaves the same there as on a disk."""
+    """A new folder, in memory where that is possible: a kill leaves the same there as on a disk."""
     place = "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
     return tempfile.mkdtemp(prefix="faults-", dir=place)
 
@@ -127,8 +127,8 @@ class Workbench:
             how: int = BEFORE, trace: str = "") -> Outcome:
         """Call the function `work` of scenarios.py with (tell, *arguments) in a child.
 
-        Operations below the folder `below` are counted, and end the child at the `die_at`-th. Raises
-        AssertionError if it ended in any other way than by returning or by that.
+        Operations below the folder `below` are counted, and end the child at the `die_at`-th.
+        Raises AssertionError if it ended in any other way than by returning or by that.
         """
         request = {"work": work, "arguments": arguments, "below": below and os.path.realpath(below),
                    "die_at": die_at, "how": how, "trace": trace, "told": self._told}
@@ -172,7 +172,8 @@ def _work(scenarios, request, told: int) -> None:
     interpose = ctypes.CDLL(None)
     trace = -1
     if request["trace"]:
-        trace = os.open(request["trace"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+        trace = os.open(request["trace"],
+                        os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
     try:
         if request["below"]:
             interpose.faults_arm(os.fsencode(request["below"]), ctypes.c_long(request["die_at"]),
@@ -216,7 +217,7 @@ def operations_so_far() -> int:
 
 @contextlib.contextmanager
 def no_room(skip: int = 0):
-    """In a child: from the operation after the next `skip` on there is no room; at the end there is."""
+    """In a child: from the operation after the next `skip` on there is no room, until the end."""
     interpose = ctypes.CDLL(None)
     interpose.faults_full(ctypes.c_long(operations_so_far() + skip + 1))
     try:
@@ -266,7 +267,7 @@ class Stage:
         return self.root if scenario.everything else self.own
 
 
-# ---- power cuts --------------------------------------------------------------------------------------
+# ---- power cuts --------------------------------------------------------------------------------
 
 class Operation(NamedTuple):
     """One line of a trace; `kind` is a letter of interpose.c."""
@@ -314,7 +315,7 @@ class File:
         self.synced, self.pending = bytes(content), []
 
     def after_cut(self, random, share: float) -> Kept:
-        """What the disk may hold: each pending change is there with that probability, or in part."""
+        """What the disk may hold: each pending change with that probability, or in part."""
         content = bytearray(self.synced)
         for operation in self.pending:
             if random.random() < share:
@@ -354,8 +355,8 @@ class Disk:
     """A folder on a disk that promises no more than it must.
 
     Contents are sure once the file was synced, names once their folder was; everything else may
-    be there, or not, or in part, in any order. (In half of the cases names keep their order, as they
-    do on file systems with a journal.)
+    be there, or not, or in part, in any order. (In half of the cases names keep their order, as
+    they do on file systems with a journal.)
     """
 
     def __init__(self, folder: str):
