@@ -53,7 +53,8 @@ class Candidates(Database):
 
     def candidates_of(self, images: Sequence[int]) -> np.ndarray:
         """Those of the given ids that are queued: CANDIDATE [n]."""
-        found = [self._candidates("WHERE state = 'queued' AND id IN (%s)" % marks_for(part), part)
+        # The + keeps SQLite from an index of states, by which it would go through all that is queued.
+        found = [self._candidates("WHERE +state = 'queued' AND id IN (%s)" % marks_for(part), part)
                  for part in parts_of(images)]
         return np.concatenate(found) if found else np.empty(0, CANDIDATE)
 

@@ -102,8 +102,8 @@ class Catalog(PassBook, Placements, Candidates, OutboxLinks, Attempts):
     def _revive(self, images: Dict[int, str]) -> None:
         if not images or not self.count_of(MISSING):
             return
-        missing = [row[0] for row in self._db.execute(
-            "SELECT id FROM images WHERE state = ? AND id IN (%s)" % marks_for(images),
+        missing = [row[0] for row in self._db.execute(  # + as in candidates_of
+            "SELECT id FROM images WHERE +state = ? AND id IN (%s)" % marks_for(images),
             [MISSING] + list(images))]
         if missing:
             with self._transaction():

@@ -208,3 +208,12 @@ def test_previews_are_sent_once_in_order_of_arrival(catalog):
     assert catalog.pass_previews(1) == [1, 2] and catalog.pass_of(1).preview_bytes == 10 + 11
     catalog.move_pass("nack", 1)
     assert catalog.unsent_previews(9) == [1, 2, 3, 4, 5, 6]
+
+
+def test_candidates_asked_for_by_id_are_looked_up_and_not_searched_for(catalog):
+    asked = []
+    catalog._db.set_trace_callback(lambda sql: asked.append(sql))  # 3.6 wants it hashable
+    catalog.candidates_of([1, 2, 3])
+    catalog._db.set_trace_callback(None)
+    plan = [row[-1] for sql in asked for row in catalog._db.execute("EXPLAIN QUERY PLAN " + sql)]
+    assert plan and all("INTEGER PRIMARY KEY" in step for step in plan), plan
