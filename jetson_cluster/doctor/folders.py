@@ -15,7 +15,7 @@ from jetson_cluster.doctor.findings import CONFIG, OK, WORLD, Finding, bad, ok, 
 from jetson_cluster.doctor.people import ENTER, READ, WRITE
 from jetson_cluster.errors import UserError
 
-IMAGE_BYTES = 5000  # of the catalog, for one image with 2,048 numbers (README, "Formats")
+IMAGE_BYTES = 7500  # of the catalog, for one image with 2,048 numbers (README, "Formats")
 LITTLE_BYTES = 100000 * IMAGE_BYTES
 NOTHING_BYTES = 200 * IMAGE_BYTES
 # SQLite's write-ahead log wants memory that all processes share, which these do not give.
