@@ -60,17 +60,16 @@ class Candidates(Database):
 
     def _candidates(self, which: str, values) -> np.ndarray:
         rows = self._db.execute(
-            "SELECT id, cluster, interest, ratio, far, soft, bytes, twin, quality, "
-            "CASE WHEN sketch IS NULL THEN 0 ELSE reach END, COALESCE(sketch, ?) FROM images "
+            "SELECT id, cluster, interest, ratio, far, bytes, twin, quality, "
+            "CASE WHEN sketch IS NULL THEN 0 ELSE reach END, soft, COALESCE(sketch, ?) FROM images "
             + which, (NO_SKETCH,) + tuple(values)).fetchall()
         made = np.empty(len(rows), CANDIDATE)
         if not rows:
             return made
-        for place, name in enumerate(("image", "cluster", "interest", "ratio", "far")):
+        for place, name in enumerate(("image", "cluster", "interest", "ratio", "far", "bytes", "twin",
+                                      "quality", "reach")):
             made[name] = [row[place] for row in rows]
-        for place, name in ((6, "bytes"), (7, "twin"), (8, "quality"), (9, "reach")):
-            made[name] = [row[place] for row in rows]
-        made["soft_index"], made["soft_weight"] = _unpack_many([row[5] for row in rows])
+        made["soft_index"], made["soft_weight"] = _unpack_many([row[9] for row in rows])
         made["sketch"] = sketches.unpack(b"".join(row[10] for row in rows))
         return made
 

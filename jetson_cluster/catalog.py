@@ -25,7 +25,7 @@ from jetson_cluster.passbook import PassBook
 from jetson_cluster.placements import PLACED, Placement, Placements, placement_columns
 from jetson_cluster.records import Image, Refusal, mtime_in, path_in, path_out, text_in
 from jetson_cluster.schema import (
-    ACKED, DELETED, DROPPED, HELD, MISSING, QUEUED, SENT, WAITING)
+    ACKED, DELETED, DROPPED, MISSING, QUEUED, WAITING)
 
 log = logging.getLogger(__name__)
 
@@ -190,15 +190,13 @@ class Catalog(PassBook, Placements, Candidates, OutboxLinks, Attempts):
 
     def _as_remembered(self, number: int, digest: bytes) -> str:
         """Give content that was not here the state that is remembered of it; that state."""
-        state, pass_number, pinned = self._db.execute(
-            "SELECT state, pass, pinned FROM remembered WHERE sha256 = ?", (digest,)
-        ).fetchone() or (WAITING, 0, None)
+        said = self._remembered(digest)
         self._db.execute("UPDATE images SET pass = ?, pinned = ? WHERE id = ?", (
-            pass_number or None, pinned, number))
-        if state in (SENT, ACKED, HELD):
-            self._set_state(number, state)
-            return state
-        return WAITING
+            said.number or None, said.pinned, number))
+        if said.state == QUEUED:  # neither sent nor held: where it stands, its file decides
+            return WAITING
+        self._set_state(number, said.state)
+        return said.state
 
     def _record_looks(self, number: int, image: Image) -> None:
         """What was learned of its pixels."""

@@ -10,10 +10,10 @@ from typing import List, Optional, Tuple
 import numpy as np
 
 from jetson_cluster import provisional
+from jetson_cluster.ledger import GROUND
 from jetson_cluster.policy import Policy
 from jetson_cluster.pool import Pool
 from jetson_cluster.ranking import Ranked, Terms
-from jetson_cluster.schema import ACKED, DELETED, SENT
 
 MOST_MEANT = 100  # images that one SHA-256's beginning in a policy may mean
 
@@ -78,7 +78,7 @@ class Head:
             aged_every=ageing.one_place_in, near_duplicate=diversity.near_duplicate,
             pins=tuple(self._catalog.pinned()) + self._meant(policy.pins),
             held=frozenset(self._meant(policy.holds)), per_byte=policy.pass_by == "score_per_byte",
-            places_before=counts[SENT] + counts[ACKED] + counts[DELETED])
+            places_before=sum(counts[state] for state in GROUND))
 
     def _counted(self, half_life_passes: float) -> np.ndarray:
         """What is on the ground of each cluster, counted again only if that may have changed."""

@@ -342,15 +342,13 @@ class Ledger(Account):
 
     def _take_in(self, digest: bytes, said: Said) -> bool:
         """Believe the journal's last word on one content; whether that was news."""
-        held = self._db.execute("SELECT state, pass, pinned FROM remembered WHERE sha256 = ?",
-                                (digest,)).fetchone()
+        before = self._remembered(digest)
         row = self._db.execute(
             "SELECT id, state FROM images WHERE sha256 = ?", (digest,)).fetchone()
         self._remember(digest, said.state, said.number, said.pinned)
         if row is not None:
             self._believe(row[0], row[1], said)
-        return self._db.execute("SELECT state, pass, pinned FROM remembered WHERE sha256 = ?",
-                                (digest,)).fetchone() != held
+        return self._remembered(digest) != before
 
     def _believe(self, image: int, state: str, said: Said) -> None:
         """Bring an image that is catalogued in line with what the journal said last of it."""

@@ -141,7 +141,7 @@ class Publisher:
             row = held[place.image]
             cumulative += row.bytes
             label, spoken = ranking.names_of(policy.labels if clustered else {}, row.cluster)
-            verdict = "" if row.measures is None else quality.judge(
+            verdict = "" if row.quality == 1 or row.measures is None else quality.judge(
                 row.measures, policy.quality).reason
             rows.append(QueueRow(
                 rank=rank, score="%.4g" % place.score, state=row.state,
