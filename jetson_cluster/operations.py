@@ -44,7 +44,7 @@ class Operations:
         """Carry out a few orders, make room if need be; how many orders that were."""
         before = self.accepting
         if self._inbox_available():
-            self.retention.look(self._policy().weights_of(self._catalog.clusters))
+            self.retention.look(lambda: self._policy().weights_of(self._catalog.clusters))
         if before and not self.accepting:
             self.not_accepting_since = self._monotonic()
         return self.orders.poll()

@@ -1,6 +1,6 @@
-"""How well a frame was taken: exposed, in focus, and with its pixels and lines all there.
+"""How well a frame was taken: exposed, in focus, of something, its pixels and lines all there.
 
-In: a decoded image. Out: `Measures`, six numbers that know nothing of policy and are kept with the
+In: a decoded image. Out: `Measures`, seven numbers that know nothing of policy and are kept with the
 image. With the policy's `Thresholds` they become a `Verdict`: the factor by which its score is
 multiplied, and why. Hot and dead pixels and dead lines are found first and taken out, so that they
 count neither as sharpness nor as exposure.
@@ -31,6 +31,7 @@ TAIL = 0.01  # of the pixels at either end do not count for contrast
 FAR = 4  # pixels: focus compares steps over one pixel with steps over so many
 ROUNDING = 0.25  # squared levels that rounding to whole levels adds to a squared step
 PLAIN = 1.5  # squared levels over FAR up to which there is nothing to be in focus
+AREAS = 12  # along the shorter side: static has no area that is brighter than another
 
 
 class Measures(NamedTuple):
@@ -42,6 +43,7 @@ class Measures(NamedTuple):
     sharpness: float  # steps over one pixel / steps over four; 0.25: a smooth ramp, 1: grains
     noise: float  # share of its pixels that are hot or dead
     dead_lines: float  # share of its lines, or columns if more, that are black or white throughout
+    static: float = 0.0  # from pixel to pixel, of white, as far as areas differ by chance alone
 
 
 LESS_IS_WORSE = ("contrast", "sharpness")
@@ -66,6 +68,8 @@ class Thresholds(NamedTuple):
     noise_useless: float = 0.08
     dead_lines_fine: float = 0.02  # share of the lines
     dead_lines_useless: float = 0.3
+    static_fine: float = 0.18  # of white; grit in the sun, contrast stretched, has 0.15 at most
+    static_useless: float = 0.22  # pixels drawn by lot have 0.23 and more
     least: float = 0.1  # the factor of a useless frame; 1: quality does not matter
 
 
@@ -121,7 +125,8 @@ def measure(image: Image.Image) -> Measures:
                     contrast=_contrast(reduced, known),
                     sharpness=_sharpness(reduced, known),
                     noise=noise,
-                    dead_lines=float(dead_lines))
+                    dead_lines=float(dead_lines),
+                    static=_static(sheet))
 
 
 def _sheet(image: Image.Image) -> Tuple[np.ndarray, Optional[np.ndarray]]:
@@ -242,6 +247,23 @@ def _sharpness(image: Image.Image, known: Optional[Image.Image]) -> float:
     return min(1.0, (near / far) ** 0.5) if far > PLAIN else 1.0
 
 
+def _static(sheet: Image.Image) -> float:
+    """The root mean square step from pixel to pixel, of white, times how little areas differ.
+
+    The averages of areas of n x n pixels that have nothing to do with each other spread by 1/n of
+    what the pixels do; those of sand nearly so as well, but its steps are smaller than those of
+    random bytes. What is transparent was made an area of its own.
+    """
+    side = min(sheet.size) // AREAS
+    if side < 2:
+        return 0.0
+    step = _squared_step(np.asarray(sheet).astype(np.float32), None, 1) ** 0.5
+    areas = sheet.convert("F").resize(tuple(length // side for length in sheet.size), Image.BOX)
+    expected = step * (areas.width * areas.height / (2 * sheet.width * sheet.height)) ** 0.5
+    spread = float(np.asarray(areas).std())
+    return min(1.0, step / 255 * (min(1.0, expected / spread) if spread else 1.0))
+
+
 def _squared_step(pixels: np.ndarray, opaque: Optional[np.ndarray], lag: int) -> float:
     """The mean squared difference of pixels so far apart."""
     total, count = 0.0, 0
@@ -269,7 +291,7 @@ def judge(measures: Measures, thresholds: Thresholds) -> Verdict:
 
 
 def factors(measures: np.ndarray, thresholds: Thresholds) -> np.ndarray:
-    """`judge`'s factors of N frames: float32 [N, 6] in, the columns as in Measures; float32 [N]."""
+    """`judge`'s factors of N frames: float32 [N, 7] in, the columns as in Measures; float32 [N]."""
     worst = np.zeros(len(measures))
     for values, name in zip(measures.T.astype(np.float64), Measures._fields):
         worst = np.fmax(worst, np.fmin(1.0, _badness(values, name, thresholds)))
@@ -298,6 +320,7 @@ def _reason(name: str, measures: Measures, badness: float) -> str:
             "bright": "over-exposed: {1} of it is white",
             "sharpness": "blurred: its sharpness is {0:.2f}",
             "noise": "hot pixels: {1} of it",
+            "static": "static: its pixels differ as if drawn by lot",
             "dead_lines": "{1} of its lines are missing"}[name].format(value, _percent(value))
 
 
@@ -309,10 +332,10 @@ def _percent(share: float) -> str:
 
 
 def pack(measures: Measures) -> bytes:
-    """Twelve bytes: six float16, to 0.0005 at worst."""
+    """Fourteen bytes: seven float16, to 0.0005 at worst."""
     return np.array(measures, "<f2").tobytes()
 
 
 def unpack(packed: bytes) -> Measures:
-    """The inverse of pack."""
-    return Measures(*np.frombuffer(packed, "<f2", len(Measures._fields)).astype(float).tolist())
+    """The inverse of pack; what earlier versions did not measure is as if sound."""
+    return Measures(*np.frombuffer(packed, "<f2").astype(float).tolist())

@@ -99,10 +99,10 @@ class Retention:
         """Whether new images may be taken in."""
         return self._room.accepting and self._state_room.accepting
 
-    def look(self, weights: Sequence[float]) -> bool:
+    def look(self, weights: Callable[[], Sequence[float]]) -> bool:
         """Make a little room if there is too little; whether there is more now.
 
-        `weights` are the clusters', by which images are ranked. To be called every turn while the
+        `weights` gives the clusters', by which images are ranked. To be called every turn while the
         inbox is there; it does something every 2 s. Raises sqlite3.Error; nothing is lost by it.
         """
         if not self._mark_bytes or self._monotonic() < self._look_at:
@@ -123,7 +123,7 @@ class Retention:
         state, images = "", []  # type: str, List[int]
         if decide(free, mark, self._room, True, True).delete:
             for state in (ACKED, QUEUED, SENT) if self._may_drop else (ACKED,):
-                images = self._worst(state, weights)
+                images = self._worst(state, weights())
                 if images:
                     break
         self._room = decide(free, mark, self._room, state == ACKED and bool(images), bool(images))

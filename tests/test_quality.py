@@ -71,6 +71,16 @@ def plain(level, spread=2):
     return spoil
 
 
+def static(mode, seed=7):
+    """Random bytes instead of a picture."""
+    def spoil(image):
+        shape = (image.height, image.width) + ((3,) if mode == "RGB" else ())
+        drawn = np.random.RandomState(seed).randint(0, 256, shape).astype(np.uint8)
+        return Image.fromarray(drawn).convert("RGB")
+
+    return spoil
+
+
 def as_it_is(image):
     return image
 
@@ -142,6 +152,8 @@ SPOILT = [
     (torn(0.12), "", " % of its lines are missing"),
     (torn(0.12, 255), "", " % of its lines are missing"),
     (torn(0.12, 0, 4), "", " % of its lines are missing"),
+    (static("RGB"), "static: its pixels differ as if drawn by lot", ""),
+    (static("L"), "", ""),
 ]
 
 
@@ -198,6 +210,19 @@ def test_one_hot_pixel_beside_another_or_at_the_edge_is_found():
     assert measure(Image.fromarray(pixels)).noise == 4 / 400
 
 
+@pytest.mark.parametrize("size", [(24, 60), (128, 96), (640, 480), (2000, 1500)])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("keep", [as_it_is, jpeg])
+def test_static_of_any_size_is_worth_the_least(size, mode, keep):
+    for seed in range(5):
+        image = keep(static(mode, seed)(Image.new("RGB", size)))
+        assert judge(measure(image), DEFAULT).factor == pytest.approx(DEFAULT.least)
+
+
+def test_what_an_older_catalog_does_not_know_is_sound():
+    assert unpack(pack(Measures(0, 0, 1, 1, 0, 0, 1))[:12]).static == 0
+
+
 def test_grit_in_the_sun_is_no_noise(tiles):
     """Real ground with its contrast stretched to both ends, and half of it over-exposed."""
     for tile in tiles:
@@ -205,7 +230,9 @@ def test_grit_in_the_sun_is_no_noise(tiles):
         low, high = np.percentile(levels, [1, 99])
         stretched = np.clip((levels - low) / (high - low) * 255, 0, 255).astype(np.uint8)
         for image in (Image.fromarray(stretched), exposed(1.5)(tile)):
-            assert measure(image).noise < DEFAULT.noise_fine
+            measures = measure(image)
+            assert measures.noise < DEFAULT.noise_fine
+            assert measures.static < 0.9 * DEFAULT.static_fine
 
 
 @pytest.mark.parametrize("spoil", [speckled(0.01), torn(0.05), torn(0.05, 255)])
@@ -287,7 +314,9 @@ def test_any_image_has_measures_of_zero_to_one_that_do_not_depend_on_its_turn(
     measures = measure(image)
     assert all(isinstance(value, float) and 0 <= value <= 1 for value in measures)
     for turn in (Image.ROTATE_90, Image.TRANSPOSE, Image.FLIP_LEFT_RIGHT):
-        assert measure(image.transpose(turn)) == pytest.approx(measures, abs=1e-4)
+        turned = measure(image.transpose(turn))
+        assert turned[:-1] == pytest.approx(measures[:-1], abs=1e-4)
+        assert turned.static == pytest.approx(measures.static, abs=0.03)  # other areas
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (3, 5000), (7000, 2), (5000, 5000)])
@@ -299,7 +328,7 @@ def test_images_of_every_shape_are_measured_in_bounded_memory(size):
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert measures == (0, 0, 0, 1, 0, 0)
+    assert measures == (0, 0, 0, 1, 0, 0, 0)
     assert peak < 10e6
 
 
@@ -338,10 +367,10 @@ SHARES = st.integers(0, 1024).map(lambda number: number / 1024)
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(*[SHARES] * 6), max_size=20), thresholds())
+@given(st.lists(st.tuples(*[SHARES] * 7), max_size=20), thresholds())
 def test_many_are_judged_as_each_one_is(rows, limits):
     assert disorder(limits) == []
-    several = factors(np.array(rows, np.float32).reshape(-1, 6), limits)
+    several = factors(np.array(rows, np.float32).reshape(-1, 7), limits)
     assert several.dtype == np.float32 and several.shape == (len(rows),)
     for row, factor in zip(rows, several):
         verdict = judge(Measures(*row), limits)
@@ -350,7 +379,7 @@ def test_many_are_judged_as_each_one_is(rows, limits):
         assert bool(verdict.reason) == (verdict.factor < 1)
 
 
-@given(st.tuples(*[SHARES] * 6), st.integers(0, 5), st.integers(1, 9).map(lambda n: n / 10))
+@given(st.tuples(*[SHARES] * 7), st.integers(0, 6), st.integers(1, 9).map(lambda n: n / 10))
 def test_the_worst_fault_decides_alone(values, place, worse):
     """To make any other fault as bad as the worst one changes nothing."""
     alone = []
@@ -379,7 +408,7 @@ def test_a_pair_at_the_end_of_its_range_switches_a_fault_off(name):
 
 
 def test_with_a_least_factor_of_one_quality_does_not_matter():
-    assert judge(Measures(1, 1, 0, 0, 1, 1), DEFAULT._replace(least=1.0)) == (1.0, "")
+    assert judge(Measures(1, 1, 0, 0, 1, 1, 1), DEFAULT._replace(least=1.0)) == (1.0, "")
 
 
 # ---- in a policy -----------------------------------------------------------------------------
@@ -400,10 +429,10 @@ def test_a_pair_the_wrong_way_round_is_named():
 # ---- in the catalog --------------------------------------------------------------------------
 
 
-@given(st.tuples(*[st.floats(0, 1)] * 6))
+@given(st.tuples(*[st.floats(0, 1)] * 7))
 def test_measures_come_back_from_the_catalog(values):
     packed = pack(Measures(*values))
-    assert len(packed) == 12
+    assert len(packed) == 14
     again = unpack(packed)
     assert again == pytest.approx(values, abs=0.0005) and isinstance(again, Measures)
     assert all(type(value) is float for value in again)

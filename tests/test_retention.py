@@ -50,7 +50,7 @@ class Rover(Operations):
 
     def look(self, after_s=2.0):
         self.now_s += after_s
-        return self.retention.look([1.0] * CLUSTERS)
+        return self.retention.look(lambda: [1.0] * CLUSTERS)
 
     def there(self):
         """The images whose files are in the inbox, by id."""

@@ -158,7 +158,7 @@ ACTIONS = ("ack", "nack", "resend", "hold", "release")
 
 
 class History(RuleBasedStateMachine):
-    """Files come, change, go and come back, and operations act; the catalog knows what a dict knows."""
+    """Files come, change, go and come back, operations act; the catalog knows what a dict knows."""
 
     def __init__(self):
         super().__init__()

@@ -66,6 +66,20 @@ def test_an_environment_that_cannot_be_made_is_a_failure(finished):
     assert finished.exit_status(strict=False) == 1
 
 
+@pytest.mark.parametrize("soak", [True, False])
+def test_a_soak_is_the_fault_tests_at_full_length_and_no_other_run(tool, monkeypatch, soak):
+    calls = []
+    monkeypatch.setattr(tool, "test_environment", lambda python: {})
+    monkeypatch.setattr(tool.subprocess, "call",
+                        lambda command, env, **_: calls.append((command, env)) or 2)
+    session = tool.Session(quick=False, arguments=["-k", "kill"], soak=soak)
+    session.run_tests("main", "python", tool.selection(session))
+    (command, env), = calls
+    assert ("tests/faults" in command) is soak and command[-2:] == ["-k", "kill"]
+    assert env.get("JETSON_CLUSTER_SOAK") == ("1" if soak else None)
+    assert session.quick is soak
+
+
 def test_without_python_36_the_run_says_so_and_ci_fails(tool, finished, capsys):
     tool.run_rover(finished, pythons={})
     assert "LACKING: no Python 3.6" in capsys.readouterr().out

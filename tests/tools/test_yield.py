@@ -266,7 +266,7 @@ def test_pictures_are_read_as_the_rover_does_and_again_only_when_one_changed(
         found.append(Picture(path, "a", TERRAIN, str(number), ""))
     cache, model = str(tmp_path / "pool.npz"), recipe.load_model(tiny)
     pool = pictures.read(found, model, cache)
-    assert pool.embeddings.shape == (3, 48) and pool.measures.shape == (3, 6)
+    assert pool.embeddings.shape == (3, 48) and pool.measures.shape == (3, 7)
     assert pool.bytes.tolist() == [os.path.getsize(one.path) for one in found]
     with monkeypatch.context() as patched:
         patched.setattr(pictures, "open_embedder", None)  # whoever calls it fails
