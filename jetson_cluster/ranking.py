@@ -33,7 +33,7 @@ from jetson_cluster import sketches
 from jetson_cluster.codebook import NEIGHBOURS
 
 FLOOR = 1e-9  # interest may be 0; its logarithm must still be a number
-FAR_EVERY = 10  # one place in ten belongs to images beyond r95: discoveries seen, junk no flood
+FAR_EVERY = 5  # one place in five belongs to images beyond r95: discoveries seen, junk no flood
 FAR_QUALITY = 0.5  # of images far from everything, only those that the camera got right
 NEAREST = 0.04  # nearness of what is within a fifth of its reach to one ahead
 MUCH_LIKE = 0.5  # a nearness that is worth telling
@@ -66,7 +66,7 @@ class Terms(NamedTuple):
     held: FrozenSet[int] = frozenset()  # left out
     per_byte: bool = False  # whether a score is divided by the bytes it costs
     # Images handed over before. Places are counted on from there, or passes of three images would
-    # never come to the tenth place, and the oldest images would wait for ever.
+    # never come to the fifth place, and the oldest images would wait for ever.
     places_before: int = 0
 
 

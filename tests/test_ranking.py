@@ -122,16 +122,16 @@ def test_per_byte_an_image_of_half_the_size_scores_twice():
     assert [row.score for row in ranked] == pytest.approx([1 / 1000, 0.3 / 2000])
 
 
-def test_the_tenth_and_the_twentieth_place_and_no_other_go_to_far_images():
+def test_every_fifth_place_and_no_other_goes_to_far_images():
     made = alike(40)
     made["far"][30:] = True
     made["ratio"][30:] = np.arange(12, 2, -1)  # image 40 is the nearest, then 39
     made["interest"][30:] = 1e-8
     made["soft_weight"] = 0
     ranked = ranking.order(made, terms_for(1), 25)
-    assert [place for place, row in enumerate(ranked, 1) if row.slot == FAR] == [10, 20]
-    assert [ranked[9].image, ranked[19].image] == [40, 39]
-    assert images_of(ranked[:9]) == list(range(1, 10))
+    assert [place for place, row in enumerate(ranked, 1) if row.slot == FAR] == [5, 10, 15, 20, 25]
+    assert images_of(ranked[4::5])[:4] == [40, 39, 38, 37]
+    assert images_of(ranked[:4] + ranked[5:9]) == list(range(1, 9))
 
 
 def placed_at(made, *distances):
@@ -230,7 +230,7 @@ def by_the_formula(made, terms, rows):
         slot, which = "", []
         if pins:
             slot, which = PIN, [left[pins.popleft()]]
-        elif number % 10 == 9:
+        elif number % 5 == 4:
             slot = FAR
             which = sorted((one for one in left.values()
                             if one["far"] and one["quality"] >= 0.5 and wanted(one)),
@@ -420,14 +420,14 @@ def test_a_pinned_image_counts_against_its_kind_and_has_the_score_of_its_place()
 
 @QUICK
 @given(seed=SEEDS, far_share=st.sampled_from([0.0, 0.02, 0.3]), before=st.integers(0, 30))
-def test_far_images_that_were_well_taken_have_one_place_in_ten_the_nearest_first(
+def test_far_images_that_were_well_taken_have_one_place_in_five_the_nearest_first(
         seed, far_share, before):
     made = candidates(seed, 120, 6, far_share=far_share)
     made["interest"][made["far"]] = 0  # none would come on its merits
     ranked = ranking.order(made, terms_for(6, places_before=before), 40)
     slots = [place for place, held in enumerate(ranked) if held.slot == FAR]
     far = made[made["far"] & (made["quality"] >= 0.5)]
-    assert slots == [place for place in range(40) if (place + before) % 10 == 9][:len(far)]
+    assert slots == [place for place in range(40) if (place + before) % 5 == 4][:len(far)]
     by_ratio = far["image"][np.lexsort((far["image"], far["ratio"]))]
     assert [ranked[slot].image for slot in slots] == by_ratio[:len(slots)].tolist()
     assert not any(made["far"][held.image - 1] for held in ranked if not held.slot)
@@ -450,7 +450,7 @@ def test_the_oldest_takes_its_place_and_pins_do_not_shift_the_places():
     terms = terms_for(1, aged_until=15, aged_every=20, pins=(50, 40))
     ranked = ranking.order(made, terms, 40)
     assert {place: row.image for place, row in enumerate(ranked) if row.slot == AGED} == {
-        7: 1, 27: 2}
+        4: 1, 24: 2}
     none_old = ranking.order(made, terms._replace(aged_until=0), 40)
     assert not any(row.slot == AGED for row in none_old)
 
@@ -533,7 +533,7 @@ def told(far=False, novelty=0.5, representative=0.5, quality=1.0, label="dunes",
     (dict(), "ordinary dunes; nothing like it ahead"),
     (dict(far=True, novelty=0.05), "unlike the whole archive; nothing like it ahead"),
     (dict(far=True, slot=FAR, novelty=0.05),
-     "unlike the whole archive: discovery or junk (1 place in 10 is kept for these); nothing like "
+     "unlike the whole archive: discovery or junk (1 place in 5 is kept for these); nothing like "
      "it ahead"),
     (dict(clustered=False, kin=1.0), "no clusters yet, sorted by difference; one like it ahead"),
     (dict(clustered=False, weight=2.0), "no clusters yet, sorted by difference; nothing like it "
