@@ -4,53 +4,15 @@ In: one line for every action, whoever asked for it. Out: the newest lines, whet
 carried out already, and the amendments in force. It is a part of the catalog, in its file.
 """
 
-import logging
-import os
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Tuple
 
-from jetson_cluster.database import Database
-from jetson_cluster.journal import FILE_NAME, Entry, Journal
+from jetson_cluster.journal import Entry
+from jetson_cluster.recollection import Recollection
 from jetson_cluster.records import Audited
-from jetson_cluster.schema import ACKED
-
-log = logging.getLogger(__name__)
 
 
-class Account(Database):
-    """The audit table, the amendments, and the journal beside the catalog."""
-
-    def __init__(self, path: str, space: Optional[str], *progress):
-        # Of the transaction under way: what the journal is told before the commit, and after it.
-        self._before, self._after = [], []  # type: List[Entry], List[Entry]
-        self._late = []  # type: List[Entry]  # committed, and the journal could not be written
-        self.journal = Journal(os.path.join(os.path.dirname(os.path.abspath(path)), FILE_NAME))
-        super().__init__(path, space, *progress)
-
-    def _tell_journal(self, entries: Sequence[Entry]) -> None:
-        """Have the journal told of these with the transaction under way.
-
-        Of acknowledgements before it is committed, for what the ground has must never be sent again,
-        whatever is lost; of all else after it, so that the journal tells of nothing that never was.
-        """
-        self._before += [entry for entry in entries if entry.what == ACKED]
-        self._after += [entry for entry in entries if entry.what != ACKED]
-
-    def _committing(self) -> None:
-        entries, self._before = self._before, []
-        self.journal.append(entries)
-
-    def _ended(self, committed: bool) -> None:
-        entries, self._before, self._after = self._after, [], []
-        if not entries or not committed:
-            return
-        entries, self._late = self._late + entries, []
-        try:
-            self.journal.append(entries)
-        except OSError as error:
-            # Only a rebuild would miss them; they come with the next, or at the next start: see recall.
-            log.error("JournalNotWritten: %s: %s; %d entries of it stand in the catalog alone",
-                      self.journal.path, error.strerror or error, len(entries))
-            self._late = entries
+class Account(Recollection):
+    """The audit table and the amendments."""
 
     def audit(self, at: str, origin: str, order_id: Optional[str], action: str, target: str,
               result: str, detail: str) -> None:

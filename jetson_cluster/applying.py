@@ -203,6 +203,9 @@ def _mark_one(catalog: Catalog, name: str, target: str) -> Outcome:
         return Outcome(target, REFUSED, "%s: cannot %s it: %s" % (
             name_of(row), name, refusal(name, row.state)))
     change = Change(row.sha256, row.path, moved.before, moved.after)
+    if moved.preview_again and moved.before == moved.after:
+        return Outcome(target, APPLIED, "the preview of %s is sent again (it is %s)" % (
+            name_of(row), _is(row)), (change,))
     if not _changed(name, row, moved):
         return Outcome(target, UNCHANGED, "unchanged %s (is %s)" % (name_of(row), _is(row)),
                        (change,))
@@ -237,12 +240,16 @@ def _mark_pass(catalog: Catalog, name: str, number: int) -> Outcome:
         said.append("(%s)" % ", ".join(
             "%d %s" % (count, state) for state, count in sorted(_tally(
                 rows[image].state for image in images if image not in changed).items())))
-    changes = tuple(Change(rows[image].sha256, rows[image].path, *moved[image])
-                    for image in images if image in moved)
-    if len(moved) < len(images) and not moved:
-        state = next(rows[image].state for image in images if image not in moved)
+    changes = tuple(Change(rows[image].sha256, rows[image].path, moved[image].before,
+                           moved[image].after) for image in images if image in moved)
+    if not images:
+        return Outcome(target, APPLIED if previews else UNCHANGED, (
+            "the previews of pass %d are sent again" if previews else
+            "pass %d was of previews; there is no image to " + name) % number)
+    if not moved:
+        state = rows[images[0]].state
         return Outcome(target, REFUSED, "pass %d: cannot %s its images: %s" % (
-            number, name, refusal(name, state)))
+            number, name, refusal(name, state) or "all are %s again since" % state))
     return Outcome(target, APPLIED if changed or previews else UNCHANGED, " ".join(said), changes)
 
 

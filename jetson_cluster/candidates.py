@@ -4,7 +4,8 @@ In: clusters, ids, limits. Out: the best candidates of each cluster, what is on 
 whole rows, previews. Nothing here writes. It is a part of the catalog, in its file.
 """
 
-from typing import Dict, Iterable, List, Optional, Sequence, Set, Tuple
+import itertools
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -117,19 +118,26 @@ class Candidates(Database):
             "SELECT id FROM images INDEXED BY images_by_twin WHERE twin > 0 AND twin = "
             "(SELECT twin FROM images WHERE id = ?1) AND id <> ?1 ORDER BY id", (image,))]
 
-    def worst(self, state: str, weights: Sequence[float], limit: int) -> List[int]:
+    def worst(self, state: str, weights: Sequence[float], limit: int,
+              without: Set[int] = frozenset()) -> List[int]:
         """At most `limit` images in `state`, those worth least first; pinned ones are left out.
 
-        Worth is interest times the weight of the cluster; what was never embedded is worth nothing.
+        So are those in `without`. Worth is interest times the weight of the cluster; what was never
+        embedded is worth nothing.
         """
-        found = [(0.0, -row[0]) for row in self._db.execute(
-            "SELECT id FROM images WHERE state = ? AND cluster IS NULL AND pinned IS NULL "
-            "ORDER BY id DESC LIMIT ?", (state, limit))]
+        found = [(0.0, -row[0]) for row in self._first(
+            limit, without, "SELECT id FROM images WHERE state = ? AND cluster IS NULL "
+            "AND pinned IS NULL ORDER BY id DESC LIMIT ?", (state,))]
         for cluster, weight in enumerate(weights):
-            found += [(interest * weight, -image) for interest, image in self._db.execute(
-                "SELECT interest, id FROM images WHERE state = ? AND cluster = ? AND pinned IS NULL "
-                "ORDER BY interest, id DESC LIMIT ?", (state, cluster, limit))]
+            found += [(interest * weight, -image) for image, interest in self._first(
+                limit, without, "SELECT id, interest FROM images WHERE state = ? AND cluster = ? "
+                "AND pinned IS NULL ORDER BY interest, id DESC LIMIT ?", (state, cluster))]
         return [-image for _, image in sorted(found)[:limit]]
+
+    def _first(self, limit: int, without: Set[int], query: str, values) -> Iterator[tuple]:
+        """The first `limit` rows whose ids are not in `without`; no more are read than it takes."""
+        rows = self._db.execute(query, values + (limit + len(without),))
+        return itertools.islice((row for row in rows if row[0] not in without), limit)
 
     def rows(self, images: Sequence[int]) -> Dict[int, Row]:
         """All that is known of the given ids."""

@@ -16,6 +16,7 @@ from jetson_cluster.errors import UserError
 _NAME_PATTERN = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
 # A number to everybody, but text to YAML 1.1, which wants 1.0e+3.
 _EXPONENT_PATTERN = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+_WITH_UNIT_PATTERN = re.compile(r"^[0-9.]+ ?[A-Za-z]+$")
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 # What safe_load raises: besides its own errors those of int(), date() and the like for a scalar
 # that looks like a number or a date and is none (2024-13-45).
@@ -40,6 +41,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+KEYS_SHOWN = 3  # of a file of which none is known
 _SHORTENED = reprlib.Repr()
 _SHORTENED.maxstring = _SHORTENED.maxother = 80
 
@@ -83,10 +85,17 @@ class Checker:
                 "'%s'" % where if where else "the " + self.kind, ", ".join(known)))
             return {}
         prefix = where + "." if where else ""
-        for key in value:
-            if key not in known:
-                self.wrong("unknown key '%s%s'%s" % (
-                    prefix, key, nearest_name(str(key), known) or "; known: " + ", ".join(known)))
+        unknown = [(key, nearest_name(str(key), known)) for key in value if key not in known]
+        unlike = [key for key, meant in unknown if not meant]
+        all_known = "; known: " + ", ".join(known)
+        if not where and len(unknown) == len(value) > 1 and 2 * len(unlike) > len(unknown):
+            self.wrong("none of its %d keys is known (%s%s); is this another file?%s" % (
+                len(unknown), ", ".join("'%s'" % key for key, _ in unknown[:KEYS_SHOWN]),
+                ", ..." * (len(unknown) > KEYS_SHOWN), all_known[1:]))
+            return {}
+        for key, meant in unknown:  # those that are known are named once
+            self.wrong("unknown key '%s%s'%s" % (
+                prefix, key, meant or (all_known if key == unlike[-1] else "")))
         for key in required:
             if value.get(key) is None:
                 self.wrong("key '%s%s' is missing" % (prefix, key))
@@ -129,6 +138,14 @@ class Checker:
                 where, low, high, shown(value)))
             return low
         return value
+
+    def count_of_bytes(self, value: Any, where: str, low: int, high: int) -> int:
+        """A whole number of bytes; `low` for None."""
+        if isinstance(value, str) and _WITH_UNIT_PATTERN.match(value):
+            self.wrong("'%s' must be a whole number of bytes, without a unit (60000 for 60kB), not "
+                       "%s" % (where, shown(value)))
+            return low
+        return self.whole(value, where, low, high)
 
     def number(self, value: Any, where: str, low: float, high: float) -> float:
         """A number, also one like 1e3; `low` for None."""

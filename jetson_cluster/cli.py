@@ -14,10 +14,8 @@ import sqlite3
 import sys
 from typing import List, NamedTuple, Optional
 
-from jetson_cluster import __version__
+from jetson_cluster import __version__, logs
 from jetson_cluster.errors import GpuLost, JetsonClusterError, WorldError
-
-log = logging.getLogger(__name__)
 
 
 class Verb(NamedTuple):
@@ -58,10 +56,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
     if own_process:
         arguments = sys.argv[1:]
         _print_anything()
-    parser = _parser(arguments)
-    args = parser.parse_args(arguments)
-    _start_logging(getattr(args, "verbose", False))
     try:
+        args = _parsed(arguments)
+        logs.start(getattr(args, "verbose", False))
         exit_code = args.run(args)
         _flush()
         return exit_code
@@ -123,8 +120,16 @@ def _flush() -> None:
 
 
 def _failed(message: str, exit_code: int) -> int:
-    print("jetson-cluster: error: %s" % message, file=sys.stderr)
+    print("jetson-cluster: error: %s" % logs.printable(message), file=sys.stderr)
     return exit_code
+
+
+def _parsed(arguments: List[str]) -> argparse.Namespace:
+    try:
+        return _parser(arguments).parse_args(arguments)
+    except SystemExit:
+        _flush()  # of help or version; what was wrong went to standard error
+        raise
 
 
 def _parser(arguments: List[str]) -> argparse.ArgumentParser:
@@ -154,30 +159,6 @@ def _needs(verb: Verb, error: ImportError):
     def explain(_args) -> int:
         extra = "ground" if verb.module.startswith("jetson_cluster.ground") else "cpu"
         return _failed("%s needs a package that is not installed (%s); run "
-                       "\"pip install '.[%s]'\" in the checkout" % (verb.name, error, extra), 1)
+                       "\"pip install '.[%s]'\" in the checkout" % (
+                           verb.name, " ".join(str(error).split()), extra), 1)
     return explain
-
-
-def _start_logging(verbose: bool) -> None:
-    """Log to standard error; under systemd with the priority that journalctl -p filters by."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JournalFormatter() if "JOURNAL_STREAM" in os.environ
-                         else logging.Formatter("%(asctime)s %(levelname)-7s %(message)s",
-                                                "%H:%M:%S"))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    logging.captureWarnings(True)  # Pillow's, about odd tags in a file
-    root.setLevel(logging.DEBUG if verbose else logging.INFO)
-    logging.getLogger("PIL").setLevel(logging.WARNING)  # its debug lines tell nothing of ours
-    logging.getLogger("watchdog").setLevel(logging.WARNING)
-
-
-class JournalFormatter(logging.Formatter):
-    """Lines as sd-daemon(3) has them: "<4>message"."""
-
-    PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4),
-                  (logging.INFO, 6), (logging.NOTSET, 7))
-
-    def format(self, record: logging.LogRecord) -> str:
-        priority = next(number for level, number in self.PRIORITIES if record.levelno >= level)
-        return "<%d>%s" % (priority, super().format(record).replace("\n", "\n<%d>" % priority))

@@ -278,7 +278,7 @@ def _check(merged: dict, path: str, checker: Checker) -> Config:
             path=checker.text(inbox["path"], "inbox.path"),
             settle_s=checker.number(inbox["settle_s"], "inbox.settle_s", 0.01, 3600),
             rescan_s=checker.number(inbox["rescan_s"], "inbox.rescan_s", 0.1, 3600),
-            max_file_bytes=checker.whole(
+            max_file_bytes=checker.count_of_bytes(
                 inbox["max_file_bytes"], "inbox.max_file_bytes", 1, 2 ** 40),
             max_pixels=checker.whole(inbox["max_pixels"], "inbox.max_pixels", 1, 10 ** 10),
             sixteen_bit_white=checker.whole(
@@ -291,13 +291,13 @@ def _check(merged: dict, path: str, checker: Checker) -> Config:
             path=checker.text(merged["orders"]["path"], "orders.path")),
         outbox=OutboxConfig(
             path=checker.text(outbox["path"], "outbox.path") or None,
-            bytes=checker.whole(outbox["bytes"], "outbox.bytes", 1, 2 ** 50)),
+            bytes=checker.count_of_bytes(outbox["bytes"], "outbox.bytes", 1, 2 ** 50)),
         preview=PreviewConfig(
             format=checker.text(preview["format"], "preview.format", PREVIEW_FORMATS),
-            max_bytes=checker.whole(
+            max_bytes=checker.count_of_bytes(
                 preview["max_bytes"], "preview.max_bytes", PREVIEW_LEAST_BYTES, 65536)),
         retention=RetentionConfig(
-            free_bytes=checker.whole(
+            free_bytes=checker.count_of_bytes(
                 retention["free_bytes"], "retention.free_bytes", 0, 2 ** 50),
             # As text, for whoever writes `yes` should be told the two words.
             unacknowledged=checker.text(str(retention["unacknowledged"]),
@@ -308,7 +308,7 @@ def _check(merged: dict, path: str, checker: Checker) -> Config:
         tensorrt=TensorRTConfig(
             plan=checker.text(tensorrt["plan"], "tensorrt.plan") or None,
             # Two gigabytes hang a Nano; larger computers may want more than the default.
-            workspace_bytes=checker.whole(
+            workspace_bytes=checker.count_of_bytes(
                 tensorrt["workspace_bytes"], "tensorrt.workspace_bytes", 2 ** 20, 2 ** 40),
             centroids=checker.text(tensorrt["centroids"], "tensorrt.centroids", CENTROIDS),
             cpu_fallback=checker.yes_or_no(tensorrt["cpu_fallback"], "tensorrt.cpu_fallback")),

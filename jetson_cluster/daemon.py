@@ -14,21 +14,20 @@ import time
 from typing import Callable, Mapping, NamedTuple, Optional, Tuple
 
 from jetson_cluster import (
-    codebook, frame, gpu_losses, health, heat, preview, recipe, sensors, soundness)
+    codebook, frame, gpu_losses, health, heat, preview, recipe, sensors)
 from jetson_cluster.catalog import open_or_rebuild
 from jetson_cluster.clocks import boot_identity, utc_now
 from jetson_cluster.config import Config, make_folders
-from jetson_cluster.database import is_damage, set_aside
 from jetson_cluster.embedder import AUTO, CPU, TENSORRT, open_embedder
 from jetson_cluster.embedder.base import Embedder, Options
 from jetson_cluster.embedder.tensorrt import missing
-from jetson_cluster.errors import GpuLost, JetsonClusterError, WorldError
+from jetson_cluster.errors import GpuLost, JetsonClusterError
 from jetson_cluster.head import Head
 from jetson_cluster.inbox import Inbox, mount_key
 from jetson_cluster.ingest import NOTHING, Ingest
 from jetson_cluster.lock import lock_folder
 from jetson_cluster.operations import Operations
-from jetson_cluster.pausing import Pause, may_pass
+from jetson_cluster.pausing import Pause, failure_of, may_pass
 from jetson_cluster.pipeline import Pipeline
 from jetson_cluster.placing import Placing
 from jetson_cluster.publisher import Publisher
@@ -98,7 +97,7 @@ class Daemon:
         self._starting("loading the network", 600)
         self.model = recipe.load_model(config.model, config.recipe)
         self._batch = config.batch or self.model.recipe.max_batch
-        policy_file = uplinked_policy(config)
+        policy_file = uplinked_policy(config, self._monotonic)
         policy_file.start()
         limits = frame.Limits(config.inbox.max_file_bytes, config.inbox.max_pixels,
                               config.inbox.sixteen_bit_white)
@@ -109,7 +108,8 @@ class Daemon:
         self._codebook = Uplinked("codebook", config.codebook,
                                   os.path.join(config.kept_path, "codebook.npz"),
                                   lambda path: codebook.load(
-                                      path, self.model.space, self.model.recipe.dimension))
+                                      path, self.model.space, self.model.recipe.dimension),
+                                  self._monotonic)
         self._codebook.start()
         self._catalog = open_or_rebuild(config.catalog_path, self.model.space, self._starting)
         self._opened.append(self._catalog)
@@ -118,7 +118,7 @@ class Daemon:
         self._pause = Pause(config.catalog_path, self._monotonic)
         self._wishes = Wishes(policy_file, self._catalog, self._now)
         self._head = Head(self._catalog, config.queue.rows)
-        self._placing = Placing(self._catalog, self._head)
+        self._placing = Placing(self._catalog, self._head, self._monotonic)
         self._use_codebook()
         log.info("Started: %s, %s, %s", self.model.space, self._pipeline.embedder.description,
                  "%d clusters" % self._placing.clusters if self._placing.clustered
@@ -220,21 +220,7 @@ class Daemon:
         return Step(0, 0, 0, 0, False)
 
     def _failed(self, error: Exception) -> Exception:
-        """What to raise for an error that no waiting mends, and that may be the catalog's."""
-        path = self.config.catalog_path
-        if may_pass(error):
-            return WorldError("catalog %s: %s" % (path, error))
-        if is_damage(error):
-            self._catalog.close()
-            return WorldError("catalog %s: is damaged (%s); it is now %s, and at the next start the "
-                              "images are catalogued anew" % (path, error, set_aside(path)))
-        log.error("TurnFailed: %s: %s", type(error).__name__, error, exc_info=error)
-        try:
-            soundness.mark(path)
-        except OSError as failure:
-            log.error("CatalogNotMarked: %s: %s", path, failure)
-        return WorldError("%s: %s; catalog %s may be damaged, and is checked at the next start" % (
-            type(error).__name__, error, path))
+        return failure_of(error, self.config.catalog_path, self._catalog.close)
 
     def _step(self) -> Step:
         self._look()
@@ -271,11 +257,18 @@ class Daemon:
                 while self._ingest.finish_one() != NOTHING:
                     self._publisher.stale = True
             self._publish(at_once=True)
-            self._catalog.recall()
+            self._complete_journal()
         except sqlite3.Error as error:
             self._not_written(error)
             self._ingest.let_go()
         self._tell(at_once=True)
+
+    def _complete_journal(self) -> None:
+        try:
+            self._catalog.recall()
+        except OSError as error:  # only the journal's: the next start makes up for it
+            log.error("JournalNotWritten: %s: %s; the next start completes it",
+                      self._catalog.journal.path, error.strerror or error)
 
     def next_due_s(self) -> float:
         """Seconds until a turn could find work although nothing set `wake`."""
@@ -305,6 +298,11 @@ class Daemon:
     def gpu_rested(self) -> bool:
         """Whether the processor has stood in for a lost GPU long enough to try the GPU again."""
         return self._gpu_given_up and self._monotonic() - self._started_at >= GPU_REST_S
+
+    @property
+    def left(self) -> int:
+        """Files and images known to wait."""
+        return self._inbox.backlog + self._inbox.settling + self._catalog.count_of(WAITING)
 
     @property
     def inbox_available(self) -> bool:
@@ -354,10 +352,9 @@ class Daemon:
             self._use_next = self._use_next or self._use_policy
         # Kept until it succeeds: the catalog may not be writable just now.
         (self._use_next or self._placing.look_for_targets)()
+        self._reporter.changed |= self._use_next is not None
         self._use_next = None
         self._looked_at = self._monotonic()
-        for error in filter(None, (self._wishes.error, self._codebook.error)):
-            self._reporter.note(error)
 
     def _use_codebook(self) -> None:
         self._pipeline.use(self._codebook.value)
@@ -368,11 +365,6 @@ class Daemon:
         self._placing.use(self._codebook.value, self._wishes.policy)
         if getattr(self, "_publisher", None) is not None:
             self._publisher.stale = True
-        # A policy written for another codebook weighs the wrong things, silently.
-        unknown = self._wishes.policy.unknown_clusters(self._placing.clusters)
-        if self._placing.clustered and unknown:
-            log.warning("PolicyNamesNoCluster: %s, or an order, speaks of clusters %s; the codebook has "
-                        "0 to %d", self._wishes.path, unknown, self._placing.clusters - 1)
 
     def _publish(self, at_once: bool = False) -> bool:
         """Write the queue file if it is due, and the outbox after it; True if the file was written."""
@@ -389,10 +381,12 @@ class Daemon:
                 self._inbox.backlog)
         except sqlite3.Error as error:
             line, counts = str(error), None
-        for error in filter(None, (self._pause.why, self._publisher.error)
-                            + self._operations.errors):
-            line += "; " + error
-            self._reporter.note(error)
+        if not self._inbox.available:
+            line += "; the inbox is not there"
+        wrong = tuple(filter(None, (self._pause.why, self._publisher.error, self._wishes.error,
+                                    self._codebook.error) + self._operations.errors))
+        self._reporter.note(wrong)
+        line = "; ".join((line,) + wrong)
         if counts and (counts[WAITING] or self._heat.level.name in ("warm", "hot")):
             line += "; " + self.heat_words
         self._reporter.tell(

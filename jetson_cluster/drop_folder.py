@@ -1,8 +1,8 @@
 """The daemon's side of the drop folder: order files that the ground uplinks are followed, then go.
 
 In: `*.yaml` and `*.csv` files in one folder, see orders.py; others are left alone. Out: what they
-order is done, see applying.py, and the file is deleted. If any of its orders was refused it goes to `refused/`
-instead, beside NAME.result.txt, which says for every order what became of it.
+order is done, see applying.py, and the file is deleted. If any of its orders was refused it goes to
+`refused/` instead, beside NAME.result.txt, which says for every order what became of it.
 
 A file counts as complete by the rule of the inbox: no dot name, no .part or .tmp, and unchanged at
 two looks `settle_s` apart. Complete files are followed in the order of their names. A turn does
@@ -24,6 +24,7 @@ from jetson_cluster.downlink import printable_path
 from jetson_cluster.errors import UserError, WorldError
 from jetson_cluster.files import write_atomically
 from jetson_cluster.orders import Action, Parsed, Refused
+from jetson_cluster.pass_lists import note_due
 from jetson_cluster.passes import Downlink, PassReport, make_pass
 from jetson_cluster.walker import Arrival, is_passed_over, look
 
@@ -33,7 +34,9 @@ REFUSED_FOLDER, RESULT_SUFFIX = "refused", ".result.txt"
 LOOK_S = 1.0  # between two looks into the folder
 ORDERS_A_TURN = 20  # each is a transaction, 10 ms or so on a card
 FOLLOW_S = 5.0  # and no more are begun after that: choosing a pass may take longer
-FILES_LOOKED_AT = 1000  # of a folder that somebody else filled
+# Of a folder that somebody else filled: order files at once, and names, which a look goes through
+# every second. Orders behind so many names are not found, and `error` says so.
+FILES_AT_ONCE, NAMES_LOOKED_AT = 1000, 20000
 
 # Nobody will make such a file readable by waiting.
 UNREADABLE = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR)
@@ -54,7 +57,11 @@ def follower_of(catalog: Catalog, downlink: Callable[[], Downlink], now: Callabl
 
         def send(budget_bytes: int, pass_origin: str, also: Callable[[PassReport], None]
                  ) -> PassReport:
-            return make_pass(catalog, downlink(), budget_bytes, pass_origin, at, also=also)
+            def list_too(report: PassReport) -> None:
+                also(report)
+                note_due(catalog, report.number)  # whoever ordered it sees no output
+
+            return make_pass(catalog, downlink(), budget_bytes, pass_origin, at, also=list_too)
 
         return applying.apply(catalog, action, origin, at, send)
 
@@ -87,17 +94,22 @@ class DropFolder:
         self._left = {}  # type: Dict[str, Arrival]  # dealt with, but not to be removed
         self._file = None  # type: Optional[_File]
         self._said_missing, self._said_others, self._looked = False, False, False
-        self.error = ""  # why orders cannot be followed at the moment, "" if they can
+        self._failed = self._crowded = ""
+
+    @property
+    def error(self) -> str:
+        """Why orders, or some, cannot be followed at the moment, "" if they can."""
+        return self._failed or self._crowded
 
     @property
     def busy(self) -> bool:
         """Whether there is more to do at once."""
-        return self._file is not None and not self.error
+        return self._file is not None and not self._failed
 
     @property
     def waiting(self) -> bool:
         """Whether there are orders, or may be, that will be followed by and by."""
-        return not self.error and (
+        return not self._failed and (
             not self._looked or self._file is not None or bool(self._seen))
 
     def next_due_s(self) -> float:
@@ -119,14 +131,14 @@ class DropFolder:
             if self._file is None:
                 self._file, self._looked = self._next_file(now_s), True
             done = 0 if self._file is None else self._follow(self._file)
-            self.error = ""
+            self._failed = ""
             return done
         except OSError as error:
             said = "OrdersNotFollowed: %s: %s" % (
                 printable_path(self._file.arrival.path) if self._file else self.folder, error)
-            if not self.error:
+            if not self._failed:
                 log.error("%s; trying again", said)
-            self.error = said
+            self._failed = said
             return 0
 
     # ---- which file ---------------------------------------------------------------------------
@@ -152,34 +164,48 @@ class DropFolder:
         return None
 
     def _arrivals(self) -> Dict[str, Arrival]:
-        arrivals = {}
+        arrivals, fresh, names = {}, 0, 0
         try:
             with contextlib.closing(os.scandir(self.folder)) as entries:
-                for _, entry in zip(range(FILES_LOOKED_AT), entries):
-                    if is_passed_over(entry.name) or entry.is_dir(follow_symlinks=False):
-                        continue
+                for names, entry in enumerate(entries, 1):
+                    if names > NAMES_LOOKED_AT or fresh >= FILES_AT_ONCE:
+                        break
                     if not entry.name.lower().endswith(orders.SUFFIXES):
-                        self._say_others(entry.name)
-                        continue
-                    arrival = look(entry.path)
-                    if arrival is not None:
-                        arrivals[entry.path] = arrival
+                        self._say_others(entry)
+                    elif not is_passed_over(entry.name):
+                        arrival = look(entry.path)
+                        if arrival is not None:
+                            arrivals[entry.path] = arrival
+                            fresh += self._left.get(entry.path) != arrival
         except (FileNotFoundError, NotADirectoryError) as error:
             if not self._said_missing:
                 log.warning("OrdersFolderMissing: %s: %s; no orders can come until it is there",
                             self.folder, error.strerror)
             self._said_missing = True
+            self._say_crowded(False)
             return {}
         if self._said_missing:
             log.warning("OrdersFolderFound: %s is there now", self.folder)
             self._said_missing = False
+        self._say_crowded(names > NAMES_LOOKED_AT)
         return arrivals
 
-    def _say_others(self, name: str) -> None:
-        if not self._said_others:
+    def _say_crowded(self, crowded: bool) -> None:
+        if not crowded:
+            self._crowded = ""
+        elif not self._crowded:
+            why = "%s: only the first %d names in it are looked at; move away what is no order" % (
+                self.folder, NAMES_LOOKED_AT)
+            log.error("OrdersFolderCrowded: %s", why)
+            self._crowded = "OrdersFolderCrowded: " + why
+
+    def _say_others(self, entry: os.DirEntry) -> None:
+        if is_passed_over(entry.name) or self._said_others:
+            return
+        if not entry.is_dir(follow_symlinks=False):
             log.warning("OrdersFolderHoldsOthers: %s: files such as %s are no .yaml or .csv, and are "
-                        "left alone", self.folder, printable_path(name))
-        self._said_others = True
+                        "left alone", self.folder, printable_path(entry.name))
+            self._said_others = True
 
     def _read(self, arrival: Arrival) -> Optional[_File]:
         """The orders in the file; None if it changed since it was looked at."""

@@ -5,17 +5,19 @@ them. What it holds is only a copy of what the catalog knows, and may be forgott
 """
 
 import math
-from typing import List, Optional, Tuple
+from typing import FrozenSet, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from jetson_cluster import provisional
+from jetson_cluster.downlink import QueueRow
 from jetson_cluster.ledger import GROUND
 from jetson_cluster.policy import Policy
 from jetson_cluster.pool import Pool
 from jetson_cluster.ranking import Ranked, Terms
 
 MOST_MEANT = 100  # images that one SHA-256's beginning in a policy may mean
+PINNED = "pinned by operations"  # so ranking.reason begins for what is pinned
 
 
 class Head:
@@ -70,15 +72,50 @@ class Head:
         clusters, diversity, ageing = self._catalog.clusters, policy.diversity, policy.ageing
         counts = self._catalog.counts
         return Terms(
-            weights=policy.weights_of(clusters) if self._catalog.clustered else np.ones(clusters),
+            weights=self.weights(policy),
             on_ground=self._counted(diversity.half_life_passes),
             log_discount=math.log(diversity.discount if self._catalog.clustered else
                                   min(diversity.discount, provisional.DISCOUNT)),
             aged_until=self._catalog.aged_until(ageing.after_passes),
             aged_every=ageing.one_place_in, near_duplicate=diversity.near_duplicate,
-            pins=tuple(self._catalog.pinned()) + self._meant(policy.pins),
-            held=frozenset(self._meant(policy.holds)), per_byte=policy.pass_by == "score_per_byte",
+            pins=self.pins(policy), held=self.held(policy),
+            per_byte=policy.pass_by == "score_per_byte",
             places_before=sum(counts[state] for state in GROUND))
+
+    def weights(self, policy: Policy) -> np.ndarray:
+        """float64 [clusters]: the policy's; without a codebook its numbers mean no clusters."""
+        clusters = self._catalog.clusters
+        return policy.weights_of(clusters) if self._catalog.clustered else np.ones(clusters)
+
+    def named_by(self, policy: Policy) -> FrozenSet[int]:
+        """The images that the policy itself pins or holds."""
+        return frozenset(self._meant(policy.pins + policy.holds))
+
+    def pins(self, policy: Policy) -> Tuple[int, ...]:
+        """What goes before all others, in this order: pinned by operators, then by the policy.
+
+        Of the policy's some may not be queued.
+        """
+        return tuple(self._catalog.pinned()) + self._meant(policy.pins)
+
+    def held(self, policy: Policy) -> FrozenSet[int]:
+        """What the policy leaves out, whatever its state."""
+        return frozenset(self._meant(policy.holds))
+
+    def meanwhile(self, policy: Policy, published: Sequence[QueueRow]
+                  ) -> List[Tuple[int, Optional[QueueRow]]]:
+        """The order while images are placed anew: as last published, by the pins and holds of now.
+
+        (image, its row; None for a pinned one that has none). Some may not be queued any more. What
+        is pinned no longer goes last, for nobody knows its place.
+        """
+        rows = {image: row for row in published
+                for image in self._catalog.ids_by_prefix(row.sha256, 1)}
+        held = self.held(policy)
+        before = [image for image, row in rows.items() if row.reason.startswith(PINNED)]
+        others = [image for image in rows if image not in set(before)]
+        return [(image, rows.get(image)) for image in dict.fromkeys(
+            self.pins(policy) + tuple(others) + tuple(before)) if image not in held]
 
     def _counted(self, half_life_passes: float) -> np.ndarray:
         """What is on the ground of each cluster, counted again only if that may have changed."""

@@ -10,11 +10,12 @@ import logging
 import shutil
 import socket
 import sqlite3
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from jetson_cluster import prom
 from jetson_cluster.errors import UserError
 from jetson_cluster.files import write_atomically
+from jetson_cluster.logs import printable
 from jetson_cluster.schema import STATES
 
 log = logging.getLogger(__name__)
@@ -34,8 +35,10 @@ STATUS_SHAPE = {
     "images": {state: int for state in STATES}, "bytes": {state: int for state in STATES},
     "files_refused": int, "files_quarantined": int,
     "oldest_queued": {"captured_at": str, "passes": int},
-    "last_pass": {"number": int, "made_at": str, "images": int, "bytes": int},
+    "last_pass": {"number": int, "made_at": str, "images": int, "bytes": int, "previews": int,
+                  "preview_bytes": int},
     "accepting": {"images": bool, "why_not": str}, "paused": str,
+    "queue": {"path": str, "error": str}, "retention": {"error": str},
     "orders": {"path": str, "error": str}, "outbox": {"path": str, "links": int, "error": str},
     "previews": {"made": int, "mean_bytes": MAYBE_NUMBER, "mean_psnr_db": MAYBE_NUMBER},
     "inbox": {"path": str, "available": bool, "watched": bool, "ready": int, "settling": int},
@@ -62,11 +65,11 @@ class Notifier:
 
     def alive(self, status: str) -> None:
         """One turn of the loop is done; `status` is the line `systemctl status` shows."""
-        self._send("WATCHDOG=1\nSTATUS=" + status)
+        self._send("WATCHDOG=1\nSTATUS=" + printable(status))
 
     def starting(self, status: str, extend_s: float) -> None:
         """Still starting: allow `extend_s` more seconds before systemd gives up."""
-        self._send("STATUS=%s\nEXTEND_TIMEOUT_USEC=%d" % (status, extend_s * 1e6))
+        self._send("STATUS=%s\nEXTEND_TIMEOUT_USEC=%d" % (printable(status), extend_s * 1e6))
 
     def stopping(self) -> None:
         self._send("STOPPING=1\nSTATUS=finishing the current batch")
@@ -101,13 +104,19 @@ class Reporter:
         self._written_at = self._started_at - STATUS_IDLE_S
         self._finished = []  # type: List[Tuple[float, int]]
         self._not_written = self._line = ""
+        self._wrong = ()  # type: Sequence[str]
         self.changed = True
         self.last_error = {"at": "", "what": ""}
 
-    def note(self, error: str) -> None:
-        """Keep the last error, with the time it was first seen."""
-        if error != self.last_error["what"]:
-            self.last_error = {"at": self._now(), "what": error}
+    def note(self, wrong: Sequence[str]) -> None:
+        """What is wrong at this moment: keep the newest of it, with the time it was first seen."""
+        for error in wrong:
+            if error not in self._wrong:
+                self._keep(error)
+        self._wrong = wrong
+
+    def _keep(self, error: str) -> None:
+        self.last_error, self.changed = {"at": self._now(), "what": error}, True
 
     def count(self, images: int) -> None:
         """So many images joined the queue just now."""
@@ -140,8 +149,9 @@ class Reporter:
                 getattr(error, "filename", None) or self._path, error)
             if not self._not_written:  # once until it is written again, whichever file it is
                 log.error("%s", why)
+            if why != self._not_written:
+                self._keep(why)
             self._not_written = why
-            self.note(why)
         else:
             self._not_written = ""
 
@@ -158,7 +168,8 @@ def read_status(path: str) -> Dict[str, Any]:
             status = json.load(stream)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError("status file %s: cannot be read (%s); is the daemon set up to write there "
-                        "(state_dir), and has it run yet?" % (path, error))
+                        "(state_dir), and has it run yet?" % (
+                            path, getattr(error, "strerror", None) or error))
     wrong = _misfit(status, STATUS_SHAPE)
     if wrong is not None:
         raise UserError("status file %s: of another version or damaged (%s is not as expected); "

@@ -1,41 +1,32 @@
 """What operations did with the images: acknowledgements, holds, pins, and what is remembered of them.
 
 In: an action and the images it is for. Out: their new states, durably, and an account of it. Every
-action can be repeated: a second time it changes nothing. What the ground acknowledged also stands
-in the journal, a file of its own, so that it survives the loss of the database; what the journal
-says is kept in the table `remembered` as well, by content, and a remembered acknowledgement is
-believed before anything else.
+action can be repeated: a second time it changes nothing. recollection.py keeps it beyond the loss of
+the database.
 """
 
-import itertools
-import logging
 import os
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set
+from typing import Dict, List, NamedTuple, Optional, Sequence, Set
 
 from jetson_cluster.account import Account
 from jetson_cluster.database import marks_for, parts_of
 from jetson_cluster.journal import Entry
+from jetson_cluster.recollection import Said
 from jetson_cluster.records import path_in
 from jetson_cluster.schema import (
     ACKED, DELETED, DROPPED, HELD, MISSING, NAME, QUEUED, SENT, STATES, WAITING)
 
-log = logging.getLogger(__name__)
-
 LEAST_PREFIX = 6  # hex digits: among a million images an accidental match is one in sixteen
 GROUND = (SENT, ACKED, DELETED)  # on the ground, or on the way there
+# What the acknowledgement of a pass is about: what was nacked since did not arrive.
+ON_ITS_WAY = GROUND + (DROPPED,)
 # What each action makes of an image in each state; what is not named it refuses, see `refusal`.
 # THERE stands for queued, waiting or missing, whichever is true of the image.
 THERE = "there"
-# A journal of no more than this is read at every start, so that damage to it is found in time.
-LOOKED_THROUGH_BYTES = 8000000
-# A journal of up to twice what is worth keeping, and this, is left as it is.
-ENTRY_BYTES, SPARE_BYTES = 100, 1000000
-PIECE = 10000  # of its entries are held in memory at a time
-JOURNAL_BYTES_PER_S = 500000.0  # read; a workstation does ten times as many
 MOVES = {
     "ack": dict({state: ACKED for state in (QUEUED, WAITING, SENT, ACKED, HELD, MISSING)},
                 **{DELETED: DELETED, DROPPED: DELETED}),
-    "nack": dict({state: state for state in STATES}, sent=THERE),
+    "nack": dict({state: state for state in STATES if state not in (ACKED, DELETED)}, sent=THERE),
     "resend": dict({state: state for state in (QUEUED, WAITING, MISSING)}, sent=THERE, acked=THERE),
     "hold": {QUEUED: HELD, WAITING: HELD, MISSING: HELD, HELD: HELD},
     "release": dict({state: state for state in STATES}, held=THERE),
@@ -44,7 +35,7 @@ MOVES = {
 }
 REFUSALS = {
     SENT: "it was sent already; nack or resend it first",
-    ACKED: "the ground has acknowledged it; resend it first",
+    ACKED: "the ground has acknowledged it; resend it, if it is to be sent again",
     DELETED: "the ground has acknowledged it and its file was deleted",
     DROPPED: "its file was deleted to make room",
     HELD: "it is held; release it first",
@@ -56,14 +47,7 @@ class Moved(NamedTuple):
 
     before: str
     after: str
-
-
-class Said(NamedTuple):
-    """The journal's last word on one content."""
-
-    state: str  # SENT, ACKED, HELD, or QUEUED for none of these
-    number: int  # of its last pass, 0 if none was named
-    pinned: Optional[int]  # order of pinning
+    preview_again: bool = False  # its preview had been sent, and will be once more
 
 
 def refusal(action: str, state: str) -> str:
@@ -135,9 +119,16 @@ class Ledger(Account):
                         continue
                     entries += self._move_one(
                         action, image, digest, state, after, pass_number or 0, pinned)
-                    done[image] = Moved(state, self.state_of(image))
+                    done[image] = Moved(state, self.state_of(image),
+                                        action == "resend" and self._preview_again(image))
             self._tell_journal(entries)
         return done
+
+    def _preview_again(self, image: int) -> bool:
+        """Have the preview of an image that is still to be sent sent once more."""
+        return bool(self._db.execute(
+            "UPDATE images SET preview_pass = NULL WHERE id = ? AND preview_pass IS NOT NULL",
+            (image,)).rowcount)
 
     def _move_one(self, action: str, image: int, digest: bytes, state: str, after: str,
                   pass_number: int, pinned: Optional[int]) -> List[Entry]:
@@ -170,10 +161,16 @@ class Ledger(Account):
         return entries
 
     def move_pass(self, action: str, number: int) -> Dict[int, Moved]:
-        """The same for all images of a pass; a nack has its previews sent again as well."""
-        moved = self.move(action, self.pass_images(number))
-        if action in ("nack", "resend"):
-            with self._transaction():
+        """The same for all images of a pass; a nack has its previews sent again as well.
+
+        An acknowledgement leaves out those that are queued again since.
+        """
+        with self._transaction():
+            images = self.pass_images(number)
+            if action == "ack":
+                images = [image for image in images if self.state_of(image) in ON_ITS_WAY]
+            moved = self.move(action, images)
+            if action in ("nack", "resend"):
                 self._db.execute(
                     "UPDATE images SET preview_pass = NULL WHERE preview_pass = ?", (number,))
         return moved
@@ -209,146 +206,6 @@ class Ledger(Account):
             self._disturbed.add(cluster)
         if (state in GROUND) != (before in GROUND):
             self.ground_version += 1
-
-    # ---- what survives the database ----------------------------------------------------------
-
-    def _remember(self, digest: bytes, state: str, pass_number: int, pinned: Optional[int]) -> None:
-        if state == DROPPED:  # what it was before still holds, should its file come back
-            row = self._db.execute(
-                "SELECT state FROM remembered WHERE sha256 = ?", (digest,)).fetchone()
-            state = row[0] if row else DROPPED
-        state = ACKED if state == DELETED else state
-        if state in (SENT, ACKED, HELD) or pinned is not None:
-            self._db.execute("INSERT OR REPLACE INTO remembered VALUES (?, ?, ?, ?)",
-                             (digest, state, pass_number, pinned))
-        else:
-            self._db.execute("DELETE FROM remembered WHERE sha256 = ?", (digest,))
-
-    def recall(self, progress: Callable[[str, float], None] = lambda doing, allow_s: None) -> int:
-        """Take in what the journal says and the catalog does not know; of how many images that was.
-
-        Asked at every start. For a catalog made anew all of the journal counts; else what was
-        appended since the catalog last noted its size, for the commit to it may be lost. A journal
-        that lost lines has no news. It is written again where it lacks something, or is too long.
-        """
-        noted, size = self.meta("journal_bytes"), self._journal_bytes()
-        if size > LOOKED_THROUGH_BYTES:
-            if noted == size:
-                return 0
-            progress("reading the journal", 60 + size / JOURNAL_BYTES_PER_S)
-        changed = 0 if noted is not None and size < noted else self._take_news(noted or 0)
-        if noted is None or size < noted or size > self._journal_limit() or (
-                size <= LOOKED_THROUGH_BYTES and self._journal_lacks()):
-            lost = noted is not None and size <= self._journal_limit()
-            size = self._write_journal_again(lost)
-        self.remember("journal_bytes", size)
-        return changed
-
-    def _take_news(self, start: int) -> int:
-        """Believe the journal from byte `start` on, many entries at a time."""
-        changed, newest, entries = 0, 0, self.journal.entries(start)
-        with self._transaction():
-            while True:
-                lines = list(itertools.islice(entries, PIECE))
-                if not lines:
-                    break
-                piece = [entry for entry in lines if entry is not None]
-                for digest, said in self._last_words(piece).items():
-                    changed += self._take_in(digest, said)
-                newest = max([newest] + [entry.number for entry in piece])
-                self._db.executemany(
-                    "INSERT OR IGNORE INTO audit VALUES (NULL, '', 'journal', ?, '', '', 'done', "
-                    "'as the journal says; the catalog was lost')",
-                    [(entry.text,) for entry in piece if entry.what == "order"])
-            self._set_meta("passes_before", max(newest, self.meta("passes_before") or 0))
-        return changed
-
-    def _last_words(self, entries: List[Entry]) -> Dict[bytes, Said]:
-        """What entries come to, by SHA-256, on top of what is remembered."""
-        said = {}  # type: Dict[bytes, Said]
-        pins = self._db.execute("SELECT COALESCE(MAX(pinned), 0) FROM remembered").fetchone()[0]
-        for entry in entries:
-            if not entry.sha256:
-                continue
-            digest = bytes.fromhex(entry.sha256)
-            before = said[digest] if digest in said else self._remembered(digest)
-            if entry.what == "pinned":
-                pins += 1
-                before = before._replace(pinned=pins)
-            elif entry.what == "unpinned":
-                before = before._replace(pinned=None)
-            elif entry.what in (SENT, ACKED, QUEUED, HELD):
-                before = Said(entry.what, entry.number or before.number,
-                              None if entry.what == ACKED else before.pinned)
-            said[digest] = before
-        return said
-
-    def _remembered(self, digest: bytes) -> Said:
-        row = self._db.execute("SELECT state, pass, pinned FROM remembered WHERE sha256 = ?",
-                               (digest,)).fetchone()
-        return Said(row[0] if row[0] in (SENT, ACKED, HELD) else QUEUED, *row[1:]) if row \
-            else Said(QUEUED, 0, None)
-
-    def _journal_limit(self) -> int:
-        """Bytes beyond which the journal says much that is not so any more."""
-        return SPARE_BYTES + 2 * ENTRY_BYTES * self._db.execute(
-            "SELECT COUNT(*) FROM remembered").fetchone()[0]
-
-    def _journal_lacks(self) -> bool:
-        """Whether a line of the journal is damaged, or something remembered does not stand in it."""
-        told, damaged = {}, 0
-        for entry in self.journal.entries():
-            if entry is None:
-                damaged += 1
-            elif entry.what in (SENT, ACKED, QUEUED, HELD):
-                told[entry.sha256] = entry.what
-        if damaged:
-            log.error("JournalDamaged: %s: %d of its lines cannot be read and are left out",
-                      self.journal.path, damaged)
-        held = {digest.hex(): state for digest, state in self._db.execute(
-            "SELECT sha256, state FROM remembered WHERE state IN ('sent', 'acked', 'held')")}
-        said = {name: state for name, state in told.items() if state != QUEUED}
-        return bool(damaged) or held != said
-
-    def _write_journal_again(self, lost: bool) -> int:
-        """Replace the journal by what the catalog remembers; its bytes then.
-
-        Within a transaction, for other processes append acknowledgements within theirs.
-        """
-        with self._transaction():
-            self.journal.rewrite(self._worth_telling)
-            size = self._journal_bytes()
-        if lost:
-            log.warning("JournalCompleted: %s: it had lost something; the catalog told it again",
-                        self.journal.path)
-        return size
-
-    def _worth_telling(self) -> Iterator[Entry]:
-        for digest, state, number, pinned in self._db.execute(
-                "SELECT sha256, state, pass, pinned FROM remembered ORDER BY pinned"):
-            yield Entry(state if state in (SENT, ACKED, HELD) else QUEUED, digest.hex(), number, "")
-            if pinned is not None:
-                yield Entry("pinned", digest.hex(), 0, "")
-        for order, in self._db.execute("SELECT order_id FROM audit WHERE order_id IS NOT NULL"):
-            yield Entry("order", "", 0, order)
-        # Of passes whose images are all queued again nothing is remembered, but for their number.
-        yield Entry("pass", "", self.last_pass, "")
-
-    def _journal_bytes(self) -> int:
-        try:
-            return os.path.getsize(self.journal.path)
-        except FileNotFoundError:
-            return 0
-
-    def _take_in(self, digest: bytes, said: Said) -> bool:
-        """Believe the journal's last word on one content; whether that was news."""
-        before = self._remembered(digest)
-        row = self._db.execute(
-            "SELECT id, state FROM images WHERE sha256 = ?", (digest,)).fetchone()
-        self._remember(digest, said.state, said.number, said.pinned)
-        if row is not None:
-            self._believe(row[0], row[1], said)
-        return self._remembered(digest) != before
 
     def _believe(self, image: int, state: str, said: Said) -> None:
         """Bring an image that is catalogued in line with what the journal said last of it."""

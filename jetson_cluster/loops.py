@@ -36,7 +36,8 @@ def run(daemon: Daemon, stop: threading.Event) -> None:
 def once(daemon: Daemon, stop: threading.Event) -> None:
     """Turn until the inbox is empty and nothing in it changes any more, then publish and return.
 
-    Raises WorldError if the inbox is not there, or if heat or a full disk held it up for PATIENCE_S.
+    Raises WorldError if the inbox is not there, if heat or a full disk held it up for PATIENCE_S,
+    or if `stop` was set before it was done.
     """
     added = refused = 0
     said_s = 0.0  # for how long it had been held up when that was last said
@@ -60,5 +61,8 @@ def once(daemon: Daemon, stop: threading.Event) -> None:
         if step.idle:
             daemon.wake.wait(daemon.next_due_s())
     daemon.drain()
+    if not daemon.settled:
+        raise WorldError("inbox %s: stopped before it was empty (files known to wait: %d); nothing "
+                         "is lost, run this again" % (daemon.config.inbox.path, daemon.left))
     log.info("Emptied: %d new images, %d files refused, %d images queued in all", added, refused,
              daemon.queued)

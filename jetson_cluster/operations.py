@@ -38,13 +38,14 @@ class Operations:
 
     def _downlink(self) -> Downlink:
         return Downlink(self._head, self._policy(), self._config.queue.path,
-                        self._inbox_available)
+                        self._inbox_available, self._config.outbox.path or "")
 
     def look(self) -> int:
         """Carry out a few orders, make room if need be; how many orders that were."""
         before = self.accepting
         if self._inbox_available():
-            self.retention.look(lambda: self._policy().weights_of(self._catalog.clusters))
+            self.retention.look(lambda: self._head.weights(self._policy()),
+                                lambda: self._head.named_by(self._policy()))
         if before and not self.accepting:
             self.not_accepting_since = self._monotonic()
         return self.orders.poll()

@@ -92,6 +92,7 @@ class Downlink(NamedTuple):
     queue_path: str  # the queue file, for the time in which images are placed anew
     # Whether the inbox is there: if not, its images are not missing, they only cannot be sent.
     inbox_available: Callable[[], bool]
+    outbox_path: str = ""  # where the radio takes what it sends by itself; "" if it does not
 
 
 def choose(items: Sequence[Item], budget_bytes: int) -> List[Item]:
@@ -111,7 +112,8 @@ def make_pass(catalog: Catalog, downlink: Downlink, budget_bytes: int, origin: s
 
     A pass of that `number` that was made before is given again, and nothing changes; else it must
     be the next one (UserError). With nothing to send, and with `dry_run`, nothing is recorded.
-    `also` is called with what is recorded, in the same transaction.
+    `also` is called with what is recorded, in the same transaction. With an outbox none is made
+    (UserError): it would mark images as sent that nobody sends.
     """
     def choose_and_begin() -> PassReport:
         if number is not None and number <= catalog.last_pass:
@@ -119,6 +121,10 @@ def make_pass(catalog: Catalog, downlink: Downlink, budget_bytes: int, origin: s
         if number is not None and number != catalog.last_pass + 1:
             raise UserError("pass %d: numbers go up by one; the next pass is %d" % (
                 number, catalog.last_pass + 1))
+        if downlink.outbox_path and not dry_run:
+            raise UserError("outbox.path is set (%s): the radio sends what is linked there, and "
+                            "nobody would send what a pass marks as sent; raise outbox.bytes to "
+                            "send more, or set outbox.path to null" % downlink.outbox_path)
         chosen = _Choice(catalog, downlink, budget_bytes, dry_run)
         report = PassReport(0, at, budget_bytes, chosen.parcels(), tuple(chosen.notes))
         if dry_run or not report.parcels:
@@ -185,7 +191,7 @@ class _Choice:
         self._gone = self._changed = 0
         done, total = catalog.unplaced
         if done < total:
-            self._take(self._published())
+            self._take_published()
         else:
             self._take_ranked()
         self._note_what_is_left()
@@ -207,17 +213,22 @@ class _Choice:
     def _could_fit_more(self) -> bool:
         return any(row.bytes <= self._left for row in self._rows.values())
 
-    def _published(self) -> List[int]:
-        """The rows of the queue file as it was last written: the order while there is no newer."""
+    def _take_published(self) -> None:
+        """Choose from the queue file as it was last written: the order while there is no newer."""
+        head, policy = self._downlink.head, self._downlink.policy
         try:
             published = read_queue(self._downlink.queue_path)
+            self.notes.append("images are being placed anew; chosen from the %d of the queue file "
+                              "last published" % len(published))
         except UserError as error:
+            published = []
             self.notes.append("images are being placed anew, and there is no queue file to choose "
                               "from meanwhile (%s)" % error)
-            return []
-        self.notes.append("images are being placed anew; chosen from the %d of the queue file last "
-                          "published" % len(published))
-        return [image for row in published for image in self._catalog.ids_by_prefix(row.sha256, 1)]
+        ranked = [image for image, _ in head.meanwhile(policy, published)]
+        self._take(ranked)
+        pins = set(head.pins(policy))
+        self._note_pins([image for image in ranked
+                         if image in pins and self._rows[image].state == QUEUED])
 
     def _take(self, ranked: List[int]) -> None:
         """Choose anew among these, best first; files that cannot be sent drop out."""
@@ -246,7 +257,7 @@ class _Choice:
         """The previews that go first, in rank order and then the oldest; their bytes."""
         if self._downlink.policy.previews != "first":
             return 0
-        held = self._downlink.head.terms(self._downlink.policy).held
+        held = self._downlink.head.held(self._downlink.policy)
         most = self._budget_bytes // LEAST_PREVIEW_BYTES + 1 + len(held)
         unsent = [image for image in self._catalog.unsent_previews(most) if image not in held]
         ahead = [image for image in ranked if self._rows[image].preview_sent_in is None]
@@ -308,3 +319,8 @@ class _Choice:
         elif sizes:
             self.notes.append("nothing fits into %d bytes: the smallest of the %d images looked at "
                               "has %d" % (self._budget_bytes, len(sizes), min(sizes)))
+        states = self._catalog.states_of(sorted(self._downlink.head.held(self._downlink.policy)))
+        held = list(states.values()).count(QUEUED)
+        if held:
+            self.notes.append("the policy holds %d of the %d queued images" % (
+                held, self._catalog.count_of(QUEUED)))

@@ -7,7 +7,8 @@ queue on disk stays as it was, and is never a mix of two codebooks or two polici
 """
 
 import logging
-from typing import Dict, List, NamedTuple, Optional, Sequence
+import time
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
@@ -36,13 +37,15 @@ class Progress(NamedTuple):
 class Placing:
     """Keeps the catalog in step with the codebook and the policy."""
 
-    def __init__(self, catalog: Catalog, head):
+    def __init__(self, catalog: Catalog, head, monotonic: Callable[[], float] = time.monotonic):
         """`head` is a head.Head, which is told of what changes."""
-        self._catalog, self._head = catalog, head
+        self._catalog, self._head, self._monotonic = catalog, head, monotonic
         self._groups = catalog.groups()
         self._codebook, self._policy = None, EMPTY  # type: Optional[Codebook], Policy
         self._targets = scoring.Targets.resolve(EMPTY, catalog, None)
         self._twins = Twins(catalog)
+        self._anew, self._anew_since = 0, 0.0  # images that are placed anew, and since when
+        self._unnamed = ""  # what was said of clusters that the codebook does not have
 
     @property
     def clusters(self) -> int:
@@ -78,11 +81,24 @@ class Placing:
             self._catalog.begin_placing(placed_by, valued_by, _clusters(codebook), bool(codebook))
         # Last: while the catalog cannot be written all goes on as it was.
         self._codebook, self._policy, self._targets = codebook, policy, targets
-        if self.progress.done < self.progress.total:
-            log.info("PlacingAnew: %d images by %s%s", self.progress.total - self.progress.done,
+        self._anew = self.progress.total - self.progress.done
+        if self._anew:
+            self._anew_since = self._monotonic()
+            log.info("PlacingAnew: %d images by %s%s", self._anew,
                      "the codebook" if codebook else "provisional groups",
-                     ": their worth only" if self._catalog.only_worth else "")
+                     ": only their worth changes" if self._catalog.only_worth else "")
         self._head.forget_all()
+        self._warn_of_unknown_clusters()
+
+    def _warn_of_unknown_clusters(self) -> None:
+        """A policy that was written for another codebook weighs the wrong things, silently."""
+        unknown = self._policy.unknown_clusters(self.clusters) if self.clustered else []
+        before, self._unnamed = self._unnamed, ""
+        if unknown:
+            self._unnamed = "%s; the codebook has 0 to %d" % (unknown, self.clusters - 1)
+        if self._unnamed not in ("", before):
+            log.warning("PolicyNamesNoCluster: the policy, or an order, speaks of clusters %s",
+                        self._unnamed)
 
     def resemblances(self, rows: Sequence[Row]) -> Dict[int, Resemblance]:
         """For those of these images that are like a target, which and how much."""
@@ -183,6 +199,8 @@ class Placing:
             self._catalog.end_placing()
         if self.progress.done >= self.progress.total:
             self._head.forget_all()
+            log.info("PlacedAnew: %d images in %.0f s", self._anew,
+                     self._monotonic() - self._anew_since)
         return done
 
     def _place_some(self) -> int:

@@ -15,7 +15,7 @@ from jetson_cluster.ranking import (
 TARGET = 8192  # candidates held over all clusters: 200 rows are ordered in tens of milliseconds
 LEAST = 16  # of a cluster, and of the far and the old images
 A_ROW = 4  # candidates for each row, where very many rows are asked for
-MOST = 32768  # with so many candidates (5 MB), no more are read only to replace those like others
+MOST = 16384  # with so many candidates (2.5 MB), no more are read only to replace those like others
 AS_GOOD = 0.5  # that share of what one not read may be worth must be left of its cluster
 
 Line = Union[int, str]  # the candidates of a cluster; FAR, those beyond r95; AGED, the oldest

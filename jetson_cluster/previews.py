@@ -35,7 +35,7 @@ class Previews:
         new = [image for image in images if image not in self._paths]
         try:
             self._write(new)
-            self._said = ""
+            self._said = "" if new else self._said
         except OSError as error:
             if not self._said:
                 log.error("PreviewNotWritten: %s: %s", self.folder, error)

@@ -2,7 +2,8 @@
 
 In: the catalog, the head of the queue, and the policy. Out: `queue.csv`, rewritten when it is stale
 and due, never more often than the config says, and only if it would differ; and the previews of what
-stands in it. While images are placed anew the order on disk stays, less those that left the queue.
+stands in it; and the lists of passes that orders made. While images are placed anew the order on
+disk stays, less those that left the queue, and by the pins and holds of now.
 """
 
 import logging
@@ -15,7 +16,8 @@ from jetson_cluster.catalog import Catalog
 from jetson_cluster.config import Config
 from jetson_cluster.downlink import QueueRow, read_queue, write_queue
 from jetson_cluster.errors import UserError
-from jetson_cluster.head import Head
+from jetson_cluster.head import PINNED, Head
+from jetson_cluster.pass_lists import PassLists
 from jetson_cluster.placing import Placing
 from jetson_cluster.policy import Policy
 from jetson_cluster.previews import Previews
@@ -36,15 +38,22 @@ class Publisher:
         self._verify_s = config.inbox.rescan_s
         self._catalog, self._placing, self._head = catalog, placing, head
         self._monotonic = monotonic
+        self._most = config.queue.rows
         self._previews = Previews(config.previews_path, catalog)
+        self._lists = PassLists(config.state_dir, catalog, self._previews)
         self._published_at = monotonic() - self._interval_s
         self._verified_at = monotonic()
         self._rows = None  # type: Optional[List[QueueRow]]  # as they stand on disk
         self.head = []  # type: List[Row]  # of the queue as last made, in its order
         self.stale = True
         self.looking = False  # the last turn found files gone: those in their places are unlooked at
-        self.error = ""  # why the file could not be written, "" once it could
+        self._not_written = ""  # why the file could not be written, "" once it could
         self.spent_s = 0.0
+
+    @property
+    def error(self) -> str:
+        """Why a file could not be written, "" once all could."""
+        return self._not_written or self._lists.error
 
     def next_due_s(self) -> float:
         """Seconds until there may be something to do; not below 0 by much."""
@@ -64,10 +73,11 @@ class Publisher:
         if not self.stale or not (at_once or now - self._published_at >= self._interval_s):
             return False
         begun = time.perf_counter()
+        self._lists.write_due()
         rows = self._make_rows(policy, inbox_available)
         if rows is None:
             return False
-        self._published_at, self._verified_at, self.stale = now, now, False
+        self._published_at, self._verified_at, self.stale = now, now, bool(self._lists.error)
         if rows == self._rows and os.path.exists(self._path):
             return False  # looked through, nothing changed: spare the flash
         try:
@@ -75,11 +85,11 @@ class Publisher:
         except OSError as error:
             # What stands on disk now is not known: a rename may be done and not be safe yet.
             self.stale, self._rows = True, None
-            if not self.error:
+            if not self._not_written:
                 log.error("QueueNotWritten: %s: %s", self._path, error)
-            self.error = "QueueNotWritten: %s: %s" % (self._path, error)
+            self._not_written = "QueueNotWritten: %s: %s" % (self._path, error)
             return False
-        self._rows, self.error = rows, ""
+        self._rows, self._not_written = rows, ""
         self._previews.tidy([row.image for row in self.head])
         self.spent_s += time.perf_counter() - begun
         return True
@@ -94,7 +104,7 @@ class Publisher:
         progress = self._placing.progress
         if progress.done < progress.total:
             self._catalog.take_disturbed()  # all is read anew when that is done
-            return self._still_queued()
+            return self._still_queued(policy)
         ranked = self._head.order(policy)
         held = self._catalog.rows([place.image for place in ranked])
         gone = [row for row in held.values() if is_gone(row.path)]
@@ -109,8 +119,8 @@ class Publisher:
         self.looking = True
         return None
 
-    def _still_queued(self) -> Optional[List[QueueRow]]:
-        """The rows as they stand on disk, less those that were sent, held or went missing since."""
+    def _still_queued(self, policy: Policy) -> List[QueueRow]:
+        """The rows as they stand on disk, less those that left the queue since; the pinned first."""
         before = self._rows
         if before is None:
             try:
@@ -119,17 +129,22 @@ class Publisher:
             except UserError as error:
                 log.warning("QueueUnreadable: %s; it is empty until all images are placed", error)
                 before = []
-        images = [image for row in before
-                  for image in self._catalog.ids_by_prefix(row.sha256, 1)]
-        held = {row.sha256: row for row in self._catalog.rows(images).values()
-                if row.state == QUEUED}
-        rows, cumulative = [], 0
-        for row in before:
-            if row.sha256 in held:
-                cumulative += row.bytes
-                rows.append(row._replace(rank=len(rows) + 1, cumulative_bytes=cumulative,
-                                         path=held[row.sha256].path))
-        self.head = [held[row.sha256] for row in rows]
+        order = self._head.meanwhile(policy, before)
+        held = self._catalog.rows([image for image, _ in order])
+        order = [(image, row) for image, row in order
+                 if image in held and held[image].state == QUEUED][:self._most]
+        previews = self._previews.ensure([image for image, row in order if row is None])
+        pins, rows, cumulative = set(self._head.pins(policy)), [], 0
+        for rank, (image, row) in enumerate(order, 1):
+            here = held[image]
+            cumulative += here.bytes
+            if row is None:
+                row = QueueRow(rank, "", here.state, "", "", "", PINNED, here.bytes, 0,
+                               previews.get(image, ""), here.captured_at, here.sha256, here.path)
+            rows.append(row._replace(
+                rank=rank, cumulative_bytes=cumulative, path=here.path,
+                reason=_reason(row.reason, image in pins)))
+        self.head = [held[image] for image, _ in order]
         return rows
 
     def _describe(self, ranked: List[Ranked], held: Dict[int, Row], policy: Policy
@@ -153,3 +168,10 @@ class Publisher:
                 preview=previews.get(row.image, ""),
                 captured_at=row.captured_at, sha256=row.sha256, path=row.path))
         return rows
+
+
+def _reason(before: str, pinned: bool) -> str:
+    """The reason in the row of an image that is pinned now, or is not."""
+    if before.startswith(PINNED) == pinned:
+        return before
+    return PINNED + "; " + before if pinned else before[len(PINNED):].lstrip("; ")

@@ -2,29 +2,35 @@
 
 In: free bytes, and the catalog. Out: below the mark, files of acknowledged images are deleted,
 worst rank first; when none is left, new images stay in the inbox unread, and that is said. Images
-that the ground never received are deleted only where the config says so in as many words. Embedding
-and record of an image stay. Only files below the inbox are deleted, never folders, nothing through
-a symlink, and nothing whose size and mtime are others than those of the image.
+that the ground never received are deleted only where the config says so in as many words, and none
+that operations or the policy hold or pin. Embedding and record of an image stay. Only files below
+the inbox are deleted, never folders, nothing through a symlink, and nothing of other content than
+the image's, see removal.py.
 """
 
 import errno
+import json
 import logging
 import os
 import sqlite3
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Callable, Collection, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from jetson_cluster.catalog import Catalog
 from jetson_cluster.clocks import utc_now
 from jetson_cluster.config import DELETE_UNRECEIVED, RetentionConfig
 from jetson_cluster.downlink import printable_path
-from jetson_cluster.link_folder import Look, look_at, look_of
+from jetson_cluster.files import sync_folder
+from jetson_cluster.link_folder import Look, look_at
 from jetson_cluster.records import Row
+from jetson_cluster.removal import ABSENT, GONE, OTHER, aside_of, put_back, remove
 from jetson_cluster.schema import ACKED, DROPPED, QUEUED, SENT
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 2.0
-PIECE = 50  # images a look: a turn of the loop stays short, and 25 a second outpace any camera
+# A look's images, and their bytes, for they are read: a turn of the loop stays short, and 25 images
+# or 32 MB a second outpace any camera.
+PIECE, PIECE_BYTES = 50, 64 * 1000 * 1000
 # Room is made to so much above the mark, a twentieth, so that not every new image starts it anew.
 SPARE_SHARE = 20
 # The catalog's own disk, if it is another one: enough for 10,000 more records, its write-ahead log
@@ -33,13 +39,15 @@ STATE_BYTES = 64 * 1000 * 1000
 # A file that could not be deleted is left out so long; with this many of them it is the disk or its
 # permissions, and trying more would change nothing.
 REST_S, MOST_REFUSING = 600.0, 1000
-NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 MEND = {
     errno.EACCES: "let the daemon's user write to that folder: the camera software needs umask 002",
     errno.EPERM: "let the daemon's user delete there: the folder is sticky, or the file immutable",
-    errno.EROFS: "mount its file system for writing"}
-GONE_BY_US, ELSE, REFUSED = "gone", "else", "refused"
+    errno.EROFS: "mount its file system for writing",
+    errno.ENOSPC: "its folder has no room for one more name; once others made some it is tried again"}
+REFUSED = "refused"  # what became of a file, beside what remove() says
 ORIGIN = "retention"  # in the account
+# In the catalog: JSON [[inbox, path below it], ...] of files that a kill may have left aside.
+NOTE = "files being deleted"
 
 
 class Decision(NamedTuple):
@@ -92,6 +100,8 @@ class Retention:
         self._refusing = {}  # type: Dict[int, float]  # those that cannot be deleted: until when
         self._elsewhere = set()  # type: Set[int]  # those with no file that could be deleted here
         self._refused = ""  # what could not be deleted, and why
+        self._aside = None  # type: Optional[List[List[str]]]  # as NOTE; None: not looked up yet
+        self._aside_told = False
         self._said = ""
 
     @property
@@ -99,15 +109,20 @@ class Retention:
         """Whether new images may be taken in."""
         return self._room.accepting and self._state_room.accepting
 
-    def look(self, weights: Callable[[], Sequence[float]]) -> bool:
+    def look(self, weights: Callable[[], Sequence[float]],
+             spared: Callable[[], Collection[int]]) -> bool:
         """Make a little room if there is too little; whether there is more now.
 
-        `weights` gives the clusters', by which images are ranked. To be called every turn while the
-        inbox is there; it does something every 2 s. Raises sqlite3.Error; nothing is lost by it.
+        `weights` gives the clusters', by which images are ranked; `spared` gives the images that
+        are not to be lost, those the policy names. To be called every turn while the inbox is
+        there; it does something every 2 s. Raises sqlite3.Error; nothing is lost by it.
         """
-        if not self._mark_bytes or self._monotonic() < self._look_at:
+        if self._monotonic() < self._look_at:
             return False
         self._look_at = self._monotonic() + LOOK_S
+        self._put_back()
+        if not self._mark_bytes:
+            return False
         try:
             free, device = self._free(self._inbox)
             state_free, state_device = self._free(self._state_dir)
@@ -123,7 +138,7 @@ class Retention:
         state, images = "", []  # type: str, List[int]
         if decide(free, mark, self._room, True, True).delete:
             for state in (ACKED, QUEUED, SENT) if self._may_drop else (ACKED,):
-                images = self._worst(state, weights())
+                images = self._worst(state, weights(), () if state == ACKED else spared())
                 if images:
                     break
         self._room = decide(free, mark, self._room, state == ACKED and bool(images), bool(images))
@@ -144,13 +159,12 @@ class Retention:
         if not self._refusing:
             self._refused = ""
 
-    def _worst(self, state: str, weights: Sequence[float]) -> List[int]:
+    def _worst(self, state: str, weights: Sequence[float], spared: Collection[int]) -> List[int]:
         """At most PIECE images in `state` that may be deleted, those worth least first."""
         if len(self._refusing) >= MOST_REFUSING:
             return []
-        left_out = set(self._refusing) | self._elsewhere
-        found = self._catalog.worst(state, weights, PIECE + len(left_out))
-        return [image for image in found if image not in left_out][:PIECE]
+        return self._catalog.worst(state, weights, PIECE,
+                                   self._elsewhere.union(self._refusing, spared))
 
     # ---- deleting ----------------------------------------------------------------------------
 
@@ -159,7 +173,7 @@ class Retention:
         chosen, planned, dropping = [], 0, state != ACKED  # type: List[_Chosen], int, bool
         rows = self._catalog.rows(images)
         for image in images:
-            if planned >= wanted_bytes:
+            if planned >= min(wanted_bytes, PIECE_BYTES):
                 break
             files = self._files_of(image)
             if files is None or (dropping and not files):
@@ -168,22 +182,26 @@ class Retention:
                 chosen.append(_Chosen(rows[image], files))
                 planned += rows[image].bytes * len(files)
         accounted = True
-        if dropping:
-            try:
-                self._account(chosen)
-            except sqlite3.Error as error:
-                # Full to the last byte: the first one has to make room for what is written of it.
-                chosen, accounted = chosen[:1], False
+        try:
+            with self._catalog.together():
+                self._note(chosen)
+                if dropping:
+                    self._account(chosen)
+        except sqlite3.Error as error:
+            # Full to the last byte: the first one has to make room for what is written of it.
+            chosen, accounted = chosen[:1], False
+            if dropping:
                 log.error("DropNotAccounted: %s; first one image goes: %s", error, " ".join(
                     "%s: %s" % (row.sha256, printable_path(row.path)) for row, _ in chosen))
         with self._catalog.together():  # nobody else moves one of them to another state meanwhile
             freed, done = self._delete_all(chosen, state)
-            if not accounted:
+            if dropping and not accounted:
                 self._account([_Chosen(row, ()) for row in done])
+        self._sync(chosen)
         if done and not dropping:
             log.info("ImagesDeleted: %d acknowledged ones, %s", len(done), _size(freed))
         for row in done if dropping else ():
-            log.warning("ImageDropped: %s: %s: deleted to make room; the ground never received it",
+            log.warning("ImageDropped: %s: %s: deleted to make room; the ground never acknowledged it",
                         row.sha256, printable_path(row.path))
         return freed
 
@@ -194,19 +212,23 @@ class Retention:
         files gone and goes on from there; and a full disk has room again to write it down.
         """
         freed, done, missing = 0, [], []  # type: int, List[Row], List[int]
-        states = self._catalog.states_of([row.image for row, _ in chosen])
+        rows = self._catalog.rows([row.image for row, _ in chosen])
         for row, files in chosen:
-            if states.get(row.image) != state:
+            now = rows.get(row.image)
+            if now is None or now.state != state or (state != ACKED and now.pinned is not None):
                 continue
-            results = [self._delete(path, look) for path, look in files]
-            freed += row.bytes * results.count(GONE_BY_US)
+            results = [self._delete(path, look, row.sha256) for path, look in files]
+            freed += row.bytes * results.count(GONE)
             if REFUSED in results:
                 self._refusing[row.image] = self._monotonic() + REST_S
                 if state != ACKED:
                     self._audit(row, "refused", self._refused)
-            elif state == ACKED or GONE_BY_US in results or self._was_dropped(row):
+            elif state == ACKED or GONE in results or (
+                    OTHER not in results and self._was_dropped(row)):
                 done.append(row)
-            else:  # others removed it, or wrote something else: it is not dropped, but missing
+            else:  # others removed it, or wrote something else: that is not dropped
+                if OTHER in results:
+                    self._audit(row, "refused", "another file has its name; that one stays")
                 missing.append(row.image)
                 self._elsewhere.add(row.image)
         self._catalog.retire([row.image for row in done])
@@ -239,17 +261,53 @@ class Retention:
 
     # ---- files ---------------------------------------------------------------------------------
 
-    def _delete(self, path: str, look: Look) -> str:
-        """What became of the file: GONE_BY_US, ELSE (gone, or of other content) or REFUSED."""
+    def _delete(self, path: str, look: Look, sha256: str) -> str:
+        """What became of the file: GONE, ABSENT, OTHER or REFUSED."""
+        below = os.path.relpath(path, self._inbox)
         try:
-            return _delete_below(self._inbox, os.path.relpath(path, self._inbox), look)
+            return remove(self._inbox, below, look, sha256)
         except OSError as error:
+            self._aside.append([self._inbox, below])
             refused = "%s: %s; %s" % (printable_path(path), error.strerror, MEND.get(
                 error.errno, "see that its disk is well"))
             if not self._refused:
                 log.error("NotDeleted: %s", refused)
             self._refused = refused
             return REFUSED
+
+    def _note(self, chosen: Sequence[_Chosen]) -> None:
+        """Write down which files may stand aside if the program ends now."""
+        self._catalog.remember(NOTE, json.dumps(self._aside + [
+            [self._inbox, os.path.relpath(path, self._inbox)]
+            for _, files in chosen for path, _ in files]))
+
+    def _sync(self, chosen: Sequence[_Chosen]) -> None:
+        """Force to disk what became of them, before the next note takes the place of theirs."""
+        for folder in {os.path.dirname(path) for _, files in chosen for path, _ in files}:
+            try:
+                sync_folder(folder)
+            except OSError as error:
+                log.debug("%s: not synced: %s", folder, error)  # gone, or its disk is told of
+
+    def _put_back(self) -> None:
+        """Put back what an end of the program, or a disk that failed, left aside."""
+        if self._aside is None:
+            self._aside = json.loads(self._catalog.meta(NOTE) or "[]")
+        left = []
+        for inbox, below in self._aside:
+            try:
+                if put_back(inbox, below):
+                    log.info("FilePutBack: %s", printable_path(os.path.join(inbox, below)))
+            except FileNotFoundError:
+                left.append([inbox, below])  # an earlier inbox, which may come back
+            except OSError as error:
+                left.append([inbox, below])
+                if not self._aside_told:
+                    log.error("FileNotPutBack: %s: stands there as %s, and cannot be renamed: %s",
+                              printable_path(os.path.join(inbox, below)),
+                              printable_path(aside_of(os.path.basename(below))), error.strerror)
+                self._aside_told = True
+        self._aside, self._aside_told = left, self._aside_told and bool(left)
 
     # ---- what is said --------------------------------------------------------------------------
 
@@ -277,31 +335,6 @@ class Retention:
         if kind != self._said:
             log.error("NotAccepting: %s", why)
         self.error, self._said = "NotAccepting: " + why, kind
-
-
-def _delete_below(folder: str, relative: str, look: Look) -> str:
-    """Delete the file at that path below `folder` if it looks so; raises OSError if it stays.
-
-    Every step is taken from the folder before: a folder that becomes a symlink leads nowhere else.
-    """
-    parts = relative.split(os.sep)
-    here = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        for part in parts[:-1]:
-            inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC,
-                            dir_fd=here)
-            os.close(here)
-            here = inner
-        if look_of(os.stat(parts[-1], dir_fd=here, follow_symlinks=False)) != look:
-            return ELSE
-        os.unlink(parts[-1], dir_fd=here)
-        return GONE_BY_US
-    except OSError as error:
-        if error.errno in NOT_THERE:
-            return ELSE
-        raise
-    finally:
-        os.close(here)
 
 
 def _size(count: float) -> str:

@@ -6,6 +6,7 @@ file is the last word: the amendments made before it are dropped, and the accoun
 
 import logging
 import os
+import time
 from typing import Callable
 
 from jetson_cluster import policy
@@ -19,9 +20,10 @@ log = logging.getLogger(__name__)
 KEPT_NAME = "policy.yaml"  # of the last good one, in config.kept_path
 
 
-def uplinked_policy(config: Config) -> Uplinked:
+def uplinked_policy(config: Config, monotonic: Callable[[], float] = time.monotonic) -> Uplinked:
     """The policy file, to be followed."""
-    return Uplinked("policy", config.policy, os.path.join(config.kept_path, KEPT_NAME), policy.load)
+    return Uplinked("policy", config.policy, os.path.join(config.kept_path, KEPT_NAME), policy.load,
+                    monotonic)
 
 
 def policy_of(config: Config, catalog: Catalog) -> Policy:

@@ -1,6 +1,7 @@
 """What actions do to a catalog: once, accounted for, each target for itself."""
 
 import pathlib
+import sqlite3
 import tempfile
 
 import pytest
@@ -52,7 +53,6 @@ def send(rover, *images):
     ("ack", "acked", "acked", "unchanged sol0000.jpg (is sent in pass 1 and acked)"),
     ("nack", "sent", "queued", "queued again sol0000.jpg (was sent in pass 1)"),
     ("nack", "queued", "queued", "unchanged sol0000.jpg (is queued)"),
-    ("nack", "acked", "acked", "unchanged sol0000.jpg (is sent in pass 1 and acked)"),
     ("resend", "acked", "queued", "queued again sol0000.jpg (was sent in pass 1 and acked)"),
     ("resend", "sent", "queued", "queued again sol0000.jpg (was sent in pass 1)"),
     ("hold", "queued", "held", "held sol0000.jpg (was queued)"),
@@ -88,7 +88,8 @@ def test_a_pin_is_told_though_the_state_stays(rover):
 
 
 @pytest.mark.parametrize("name, how, why", [
-    ("hold", "ack", "cannot hold it: the ground has acknowledged it; resend it first"),
+    ("hold", "ack", "cannot hold it: the ground has acknowledged it; resend it, if it is to"),
+    ("nack", "ack", "cannot nack it: the ground has acknowledged it; resend it, if it is to"),
     ("resend", "hold", "cannot resend it: it is held; release it first"),
     ("pin", "ack", "cannot pin it: the ground has acknowledged it"),
 ])
@@ -152,8 +153,44 @@ def test_a_pass_is_marked_whole(rover):
     assert result.words == "queued again 2 of the 3 images of pass 1 (1 acked)"
     assert rover.states() == ["acked", "queued", "queued"]
     assert do(rover, "nack", "pass:1").result == UNCHANGED
-    assert do(rover, "ack", "pass:1").result == APPLIED
-    assert rover.states() == ["acked"] * 3
+
+
+def test_what_was_nacked_is_not_acknowledged_with_its_pass(rover):
+    images = rover.add(10, 10, 10)
+    send(rover, *images)
+    assert do(rover, "nack", rover.name(images[1])).result == APPLIED
+    assert do(rover, "ack", "pass:1").words == "acked 2 of the 3 images of pass 1 (1 queued)"
+    assert rover.states() == ["acked", "queued", "acked"]
+    assert do(rover, "nack", "pass:1").words == (
+        "queued again 0 of the 3 images of pass 1 (2 acked, 1 queued)")
+
+
+def test_a_pass_of_which_all_was_nacked_has_nothing_to_acknowledge(rover):
+    send(rover, *rover.add(10, 10))
+    do(rover, "nack", "pass:1")
+    result = do(rover, "ack", "pass:1")
+    assert result.result == REFUSED and rover.states() == ["queued", "queued"]
+    assert result.words == "pass 1: cannot ack its images: all are queued again since"
+
+
+def test_a_pass_of_previews_alone_has_nothing_to_acknowledge_and_its_previews_can_come_again(rover):
+    images = rover.add(10, 10, previews=100)
+    rover.catalog.begin_pass([], images, 1000, "test", AT)
+    result = do(rover, "ack", "pass:1")
+    assert (result.result, result.words) == (
+        UNCHANGED, "pass 1 was of previews; there is no image to ack")
+    assert do(rover, "resend", "pass:1").words == "the previews of pass 1 are sent again"
+    assert rover.catalog.unsent_previews(10) == images
+
+
+def test_the_preview_of_one_image_is_sent_again_when_it_is_resent(rover):
+    images = rover.add(10, 10, previews=100)
+    rover.catalog.begin_pass([], images, 1000, "test", AT)
+    result = do(rover, "resend", rover.name(images[0]))
+    assert (result.result, result.words) == (
+        APPLIED, "the preview of sol0000.jpg is sent again (it is queued)")
+    assert rover.catalog.unsent_previews(10) == images[:1]
+    assert do(rover, "resend", rover.name(images[0])).result == UNCHANGED
 
 
 def test_a_nack_of_a_pass_lets_its_previews_be_sent_again(rover):
@@ -286,7 +323,7 @@ def test_an_action_and_its_line_in_the_account_are_one(rover, monkeypatch):
 def test_an_acknowledgement_the_journal_cannot_take_is_not_given(rover):
     image, = rover.add(100)
     (rover.state / "journal").mkdir()
-    with pytest.raises(OSError):
+    with pytest.raises(sqlite3.OperationalError, match="journal"):
         do(rover, "ack", "sol0000.jpg")
     assert rover.state_of(image) == "queued" and not rover.catalog.audit_rows(1)
 

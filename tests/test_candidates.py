@@ -162,7 +162,9 @@ def test_the_worst_are_those_of_least_worth_newest_first_and_never_pinned(catalo
                 if row not in (7, 8)]
     assert catalog.worst("queued", weights, 10) == by_worth[:10]
     assert catalog.worst("queued", weights, 1000) == by_worth
+    assert catalog.worst("queued", weights, 10, set(by_worth[1:9])) == by_worth[:1] + by_worth[9:18]
     assert catalog.worst("waiting", weights, 10) == [61]
+    assert catalog.worst("waiting", weights, 10, {61}) == []
     assert catalog.worst("acked", weights, 10) == []
     unwanted = [numbers[row] for row in range(60) if found.cluster[row] == 2 and row not in (7, 8)]
     assert set(catalog.worst("queued", [1.0, 1.0, 0.0], len(unwanted))) == set(unwanted)

@@ -233,6 +233,20 @@ def test_output_that_fails_is_one_line_a_reader_that_is_gone_none_and_none_at_al
     assert shell(command + " >&- <&-") == (0, "", "")
 
 
+@pytest.mark.parametrize("words", ["--help", "--version", "pass --help"])
+def test_help_that_cannot_be_written_is_one_line_and_a_reader_that_is_gone_none(words):
+    command = "%s -m jetson_cluster %s" % (sys.executable, words)
+    code, _, err = shell(command + " >/dev/full")
+    assert (code, err) == (1, "jetson-cluster: error: standard output: cannot be written to: No "
+                              "space left on device\n")
+    assert shell("(sleep 0.1; %s; echo $? >&2) | true" % command)[2] == "0\n"
+
+
+def test_the_doctor_needs_no_output(rover):
+    code, out, err = shell("%s -m jetson_cluster doctor --config %s >&-" % (sys.executable, rover))
+    assert code in (0, 1) and (out, err) == ("", "")
+
+
 def test_help_lists_every_verb_and_works_without_any_config():
     code, out, _ = call("--help")
     assert code == 0

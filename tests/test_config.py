@@ -197,6 +197,31 @@ def test_a_number_is_taken_within_its_range_and_refused_outside_it(write, key):
         assert len(message) < 400
 
 
+@pytest.mark.parametrize("key", [key for key in sorted(NUMBERS) if key.endswith("bytes")]
+                         + ["tensorrt.workspace_bytes"])
+@pytest.mark.parametrize("text", ["60kB", "5 GB", "1.5MiB", "4M"])
+def test_bytes_with_a_unit_are_told_that_they_want_none(write, key, text):
+    section, _, inner = key.partition(".")
+    wanted = "'%s' must be a whole number of bytes, without a unit (60000 for 60kB), not '%s'" % (
+        key, text)
+    assert wanted in refusal(write(""), ["%s=%s" % (key, text)])
+    assert wanted in refusal(write("%s: {%s: %s}\n" % (section, inner, text)))
+
+
+def test_a_file_of_another_kind_is_taken_for_one_and_the_keys_are_named_once(root):
+    message = refusal(str(root / "systemd" / "policy.yaml"))
+    assert "none of its 11 keys is known ('clusters', 'explore', 'signature', ...); is this " \
+           "another file? known: state_dir, model, " in message
+    assert message.count("known:") == 1 and "mistakes" not in message
+
+
+def test_of_several_unknown_keys_the_known_ones_are_named_once(write):
+    message = refusal(write("batch: 1\nqqqq: 1\nmodle: x\nzzzz: 2\n"))
+    assert "unknown key 'qqqq'; unknown key 'modle'; did you mean 'model'?; unknown key 'zzzz'; " \
+           "known: state_dir, " in message
+    assert message.count("known:") == 1
+
+
 @pytest.mark.parametrize("key, other", [
     ("heat.warm_c", "heat.hot_c=120"), ("heat.hot_c", "heat.warm_c=20")])
 def test_a_temperature_is_one_that_silicon_can_live_with(write, key, other):

@@ -3,6 +3,7 @@
 import logging
 import os
 import pathlib
+import sqlite3
 import tempfile
 
 import pytest
@@ -176,6 +177,49 @@ def test_files_that_are_no_orders_are_left_alone_and_that_is_said_once(dropped, 
     assert dropped.rover.states()[0] == "held" and not dropped.drop.waiting
 
 
+def test_orders_are_found_among_thousands_of_files_that_are_none(dropped):
+    for number in range(1200):
+        dropped.put("n%d.txt" % number, "x")
+    dropped.put("a.csv", "1,hold,sol0000.jpg\n")
+    for number in range(1200, 2400):
+        dropped.put("n%d.txt" % number, "x")
+    assert dropped.settle() == 1 and dropped.drop.error == ""
+    assert dropped.rover.states()[0] == "held" and len(dropped.left()) == 2400
+
+
+def test_a_folder_with_too_many_names_is_told_once_while_it_lasts(dropped, monkeypatch, caplog):
+    monkeypatch.setattr(drop_folder, "NAMES_LOOKED_AT", 3)
+    for name in ("a.txt", "b.txt", "c.txt", "d.csv.part"):
+        dropped.put(name, "x")
+    dropped.settle()
+    assert dropped.drop.error.startswith("OrdersFolderCrowded: %s: only the first 3" % dropped.folder)
+    assert caplog.text.count("OrdersFolderCrowded") == 1
+    for name in ("a.txt", "b.txt"):
+        (dropped.folder / name).unlink()
+    dropped.put("a.csv", "1,hold,sol0000.jpg\n")
+    assert dropped.settle() == 1 and dropped.drop.error == ""
+
+
+def test_orders_that_are_found_in_a_crowded_folder_are_followed(dropped, monkeypatch):
+    monkeypatch.setattr(drop_folder, "NAMES_LOOKED_AT", 2)
+    for number in range(3):
+        dropped.put("%d.csv" % number, "%d,hold,sol000%d.jpg\n" % (number, number))
+    dropped.turn()
+    assert "OrdersFolderCrowded" in dropped.drop.error and dropped.drop.waiting
+    assert dropped.settle(8) == 3  # the third once the others are gone
+    assert dropped.drop.error == "" and dropped.rover.states() == ["held"] * 3
+
+
+def test_files_that_cannot_be_cleared_away_hide_no_others(dropped, monkeypatch):
+    monkeypatch.setattr(drop_folder, "FILES_AT_ONCE", 2)
+    (dropped.folder / "refused").symlink_to("nowhere")
+    for name in "abc":
+        dropped.put(name + ".csv", "1,hld,sol0000.jpg\n")
+    dropped.settle(8)
+    dropped.put("d.csv", "1,hold,sol0000.jpg\n")
+    assert dropped.settle() == 1 and dropped.rover.states()[0] == "held"
+
+
 def test_an_order_that_was_cut_off_is_refused_and_those_before_it_hold(dropped):
     dropped.put("a.csv", "1,hold,sol0000.jpg\n2,weight,7,3")
     dropped.settle()
@@ -238,6 +282,26 @@ def test_a_turn_ends_early_where_orders_take_long(dropped):
     assert dropped.left() == []
 
 
+def test_a_pass_is_refused_while_an_outbox_hands_images_to_the_radio(dropped):
+    downlink = dropped.rover.downlink
+    dropped.rover.downlink = lambda: downlink()._replace(outbox_path="/spool/outbox")
+    dropped.start()
+    dropped.put("a.csv", "46,pass,4MB\n47,hold,sol0000.jpg\n")
+    assert dropped.settle() == 2
+    assert dropped.rover.catalog.last_pass == 0
+    assert dropped.rover.states() == ["held", "queued", "queued"]
+    first, second = dropped.result("a.csv").splitlines()
+    assert first.startswith("line 1: refused: order 46: outbox.path is set (/spool/outbox): ")
+    assert second.startswith("line 2: applied: ")
+    row, = [row for row in dropped.rover.catalog.audit_rows(9) if row.result == "refused"]
+    assert "order 46: outbox.path is set" in row.detail and row.order_id is None
+    dropped.rover.downlink = downlink  # the id is free still
+    dropped.start()
+    dropped.put("b.csv", "46,pass,4MB\n")
+    dropped.settle()
+    assert dropped.rover.states() == ["held", "sent", "sent"]
+
+
 def test_after_a_kill_in_the_middle_of_a_file_the_rest_is_done_and_nothing_twice(dropped,
                                                                                 monkeypatch):
     monkeypatch.setattr(drop_folder, "ORDERS_A_TURN", 1)
@@ -262,18 +326,34 @@ def test_a_file_replaced_while_it_is_followed_is_followed_as_well(dropped, monke
     assert dropped.rover.states() == ["held"] * 3 and dropped.left() == []
 
 
-def test_a_full_disk_is_said_once_and_the_orders_are_followed_when_there_is_space(dropped, caplog):
+def test_while_the_journal_cannot_be_written_orders_wait_and_are_followed_then(dropped):
     # Something that is no file stands where the journal belongs: acknowledgements cannot be kept.
     journal = dropped.rover.state / "journal"
     journal.mkdir()
     dropped.put("a.csv", "1,ack,sol0000.jpg\n")
-    dropped.settle()
-    assert dropped.drop.error.startswith("OrdersNotFollowed: ") and not dropped.drop.busy
-    assert caplog.text.count("OrdersNotFollowed") == 1 and dropped.left() == ["a.csv"]
-    assert dropped.rover.states()[0] == "queued"
+    dropped.turn()
+    for _ in range(3):
+        with pytest.raises(sqlite3.OperationalError, match="journal"):
+            dropped.turn()
+    assert dropped.rover.states()[0] == "queued" and dropped.left() == ["a.csv"]
     journal.rmdir()
     assert dropped.settle() == 1 and dropped.drop.error == ""
     assert dropped.rover.states()[0] == "acked" and dropped.left() == []
+
+
+def test_a_folder_that_cannot_be_read_is_said_once_and_orders_are_followed_when_it_can(dropped,
+                                                                                       caplog):
+    aside = dropped.rover.folder / "aside"
+    dropped.folder.rename(aside)
+    dropped.folder.symlink_to(dropped.folder)
+    dropped.settle()
+    assert dropped.drop.error.startswith("OrdersNotFollowed: ") and not dropped.drop.busy
+    assert caplog.text.count("OrdersNotFollowed") == 1
+    dropped.folder.unlink()
+    aside.rename(dropped.folder)
+    dropped.put("a.csv", "1,hold,sol0000.jpg\n")
+    assert dropped.settle() == 1 and dropped.drop.error == ""
+    assert dropped.rover.states()[0] == "held" and dropped.left() == []
 
 
 def test_a_file_that_cannot_be_cleared_away_is_not_followed_again_and_again(dropped, caplog):

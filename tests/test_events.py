@@ -13,8 +13,9 @@ BY_LEVEL = {"HeatLevelChanged"}  # a warning or not, as it gets hot or cool
 LEVELS = ("warning", "error", "critical")
 # Messages that begin with what another place made, and the events that it makes.
 ELSEWHERE = {
-    ("uplinked.py", "%s%s: going on with the last good one, %s%s"):
-        ("CodebookAbsent", "CodebookRefused", "PolicyAbsent", "PolicyRefused"),
+    ("uplinked.py", "%sRefused: going on with the last good one, %s"):
+        ("CodebookRefused", "PolicyRefused"),
+    ("uplinked.py", "%s"): ("CodebookAbsent", "PolicyAbsent"),
     ("uplinked.py", "%sRefused: %s"): ("CodebookRefused", "PolicyRefused"),
     ("uplinked.py", "%sUnreadable: %s: %s"): ("CodebookUnreadable", "PolicyUnreadable"),
     ("health.py", "%s"): ("StatusNotWritten",),

@@ -42,6 +42,14 @@ def test_systemd_hears_each_message_as_its_protocol_has_it(listener):
         "WATCHDOG=1\nSTATUS=5 queued, naïve", "STOPPING=1\nSTATUS=finishing the current batch"]
 
 
+def test_a_line_break_in_what_it_says_is_no_message_of_its_own(listener):
+    told, channel = listener
+    notifier = health.Notifier({"NOTIFY_SOCKET": told})
+    for say in (notifier.alive, lambda words: notifier.starting(words, 1)):
+        say("orders p\nSTOPPING=1")
+        assert "STATUS=orders p\\x0aSTOPPING=1" in channel.recv(4096).decode().split("\n")
+
+
 @pytest.mark.parametrize("environment", [{}, {"NOTIFY_SOCKET": ""}])
 def test_without_systemd_nothing_is_said_and_nothing_fails(environment, caplog):
     health.Notifier(environment).ready()
@@ -110,6 +118,7 @@ def test_a_status_that_is_not_there_or_damaged_is_named(tmp_path, content):
         health.read_status(str(path))
     assert str(caught.value).startswith("status file %s: " % path)
     assert "has it run yet" in str(caught.value) and "\n" not in str(caught.value)
+    assert str(caught.value).count(str(path)) == 1
 
 
 @pytest.mark.parametrize("change, told", [
@@ -234,12 +243,29 @@ def test_a_catalog_that_cannot_be_asked_stops_nothing(rover, caplog):
 
 
 def test_an_error_keeps_the_time_it_was_first_seen(rover):
-    rover.reporter.note("A: b")
+    rover.reporter.note(["A: b"])
     rover.now_s += 50
-    rover.reporter.note("A: b")
+    rover.reporter.note(["A: b"])
     assert rover.reporter.last_error == {"at": "at 1000", "what": "A: b"}
-    rover.reporter.note("C: d")
+    rover.reporter.note(["A: b", "C: d"])
     assert rover.reporter.last_error == {"at": "at 1050", "what": "C: d"}
+    rover.now_s += 50
+    rover.reporter.note(["A: b", "C: d"])
+    assert rover.reporter.last_error == {"at": "at 1050", "what": "C: d"}
+    rover.reporter.note([])
+    rover.reporter.note(["A: b"])
+    assert rover.reporter.last_error == {"at": "at 1100", "what": "A: b"}
+
+
+def test_a_new_error_is_in_the_file_within_seconds_and_old_ones_cost_no_flash(rover):
+    assert rover.tell()
+    rover.now_s += 6
+    rover.reporter.note(["A: b", "C: d"])
+    assert rover.tell()
+    for _ in range(5):
+        rover.now_s += 6
+        rover.reporter.note(["A: b", "C: d"])
+        assert not rover.tell()
 
 
 def test_the_rate_is_that_of_the_last_minute_or_since_the_start(rover):

@@ -356,7 +356,7 @@ def test_without_sensors_work_goes_on_and_the_status_says_so(rover):
         rover.opened.drain()
     assert rover.status()["heat"] == {"level": "unknown", "hottest_c": None, "zones": {}}
     assert rover.status()["power_mw"] == {} and rover.status()["gpu_load"] is None
-    assert "unknown: no temperature sensor can be read" in describe(rover.status())
+    assert "unknown: no temperature sensor can be read" in describe(rover.status(), 0)
     assert rover.names() == ["a.png"]
 
 
@@ -372,7 +372,7 @@ def test_power_and_load_stand_in_the_status(rover):
         rover.opened.drain()
     assert rover.status()["power_mw"] == {"POM_5V_IN": 5120}
     assert rover.status()["gpu_load"] == 0.437
-    assert "5.12 W POM_5V_IN; GPU busy 44 % of the time" in describe(rover.status())
+    assert "5.12 W POM_5V_IN; GPU busy 44 % of the time" in describe(rover.status(), 0)
 
 
 def test_the_operator_reads_how_hot_it_is_and_how_many_wait(rover):
@@ -384,7 +384,7 @@ def test_the_operator_reads_how_hot_it_is_and_how_many_wait(rover):
         rover.now += 5
         rover.turn(60)
         rover.opened.drain()
-    text = describe(rover.status())
+    text = describe(rover.status(), 0)
     assert "hot: 88.0 C in GPU-therm; embedding stopped, 3 images wait" in text
     assert "0 queued (0 B), 3 waiting to be embedded, 0 sent (0 B)" in text
 

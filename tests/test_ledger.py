@@ -73,8 +73,7 @@ def test_only_what_was_sent_comes_back_by_a_nack(catalog):
     catalog.begin_pass(images[:3], [], 1000, "test", AT)
     catalog.move("ack", images[:1])
     moved = catalog.move_pass("nack", 1)
-    assert moved[images[0]] == (ACKED, ACKED)
-    assert moved[images[1]] == (SENT, QUEUED)
+    assert images[0] not in moved and moved[images[1]][:2] == (SENT, QUEUED)
     assert states(catalog, images[:3]) == [ACKED, QUEUED, QUEUED]
 
 

@@ -1,5 +1,6 @@
 """The loops around the turns: `once` ends when all is done, and waits for what may pass, a while."""
 
+import logging
 import threading
 
 import pytest
@@ -74,7 +75,8 @@ def test_once_that_is_stopped_in_the_heat_ends_at_once(rover):
     with rover.daemon() as opened:
         began = rover.now
         opened.wake = Clock(rover, lambda now: now > began + 5 and stop.set())
-        loops.once(opened, stop)
+        with pytest.raises(WorldError, match="stopped before it was empty"):
+            loops.once(opened, stop)
     assert rover.images() == {"waiting": 1} and not rover.begun
 
 
@@ -234,6 +236,32 @@ def test_once_with_nothing_to_take_in_ends_at_once_however_full_the_disk(rover):
 
 # ---- how they end --------------------------------------------------------------------------------
 
+def test_once_that_is_stopped_while_a_file_waits_does_not_say_that_the_inbox_is_empty(
+        rover, caplog):
+    caplog.set_level(logging.INFO)
+    rover.drop(*some("a", 3))
+    stop, began = threading.Event(), rover.now
+    with rover.daemon("retention.free_bytes=%d" % 2 ** 50) as opened:
+        opened.wake = Clock(rover, lambda now: now > began + 8 and stop.set())
+        with pytest.raises(WorldError) as error:
+            loops.once(opened, stop)
+    assert str(error.value) == ("inbox %s: stopped before it was empty (files known to wait: 3); "
+                                "nothing is lost, run this again" % rover.inbox)
+    assert not said(caplog, "Emptied")
+
+
+def test_once_that_is_stopped_when_all_is_done_says_so(rover, caplog):
+    caplog.set_level(logging.INFO)
+    rover.drop(*some("a", 3))
+    with rover.daemon() as opened:
+        rover.until(lambda: opened.settled)
+        stop = threading.Event()
+        stop.set()
+        loops.once(opened, stop)
+    assert len(said(caplog, "Emptied")) == 1
+
+
+
 def test_once_follows_the_orders_that_lie_there_before_it_ends(rover):
     rover.drop(*some("a", 3))
     with rover.daemon() as opened:
@@ -268,6 +296,23 @@ def test_run_ends_when_it_is_told_to_and_finishes_what_is_begun(rover):
         loops.run(opened, stop)
         assert len(opened._pipeline) == 0
     assert rover.names() == sorted(rover.embedded()) and rover.status()["running"] is False
+
+
+def test_a_journal_that_cannot_be_completed_at_the_end_is_told_and_the_last_status_written(
+        rover, caplog):
+    rover.drop(*some("a", 3))
+    stop = threading.Event()
+    stop.set()
+    with rover.daemon() as opened:
+        rover.until(lambda: opened.settled)
+        journal = rover.state / "journal"
+        if journal.exists():
+            journal.unlink()
+        journal.symlink_to("journal")  # says ELOOP; a card that fails says EIO
+        loops.run(opened, stop)
+    told, = said(caplog, "JournalNotWritten")
+    assert told.startswith("JournalNotWritten: %s: Too many levels" % journal)
+    assert rover.status()["running"] is False and rover.names() == some("a", 3)
 
 
 def test_an_inbox_that_is_not_there_ends_once(rover):

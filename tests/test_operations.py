@@ -1,9 +1,14 @@
 """Operations beside a running daemon: orders, verbs, outbox and retention show in the queue."""
 
+import itertools
+
+import operated
 import pytest
 from rover import Rover, drop, until
 
-from jetson_cluster import cli, daemon
+from jetson_cluster import cli, config, daemon, operations, retention
+from jetson_cluster.head import Head
+from jetson_cluster.policy import EMPTY
 
 
 @pytest.fixture
@@ -92,6 +97,20 @@ def test_more_like_an_image_brings_those_like_it_forward(rover):
     assert rover.names()[0] in ("1.png", "4.png")  # the green ones
 
 
+def test_a_pass_is_refused_while_the_outbox_is_what_the_radio_sends(rover):
+    outbox = rover.folder / "outbox"
+    outbox.mkdir()
+    with open(str(rover.config), "a") as stream:
+        stream.write("outbox: {path: outbox}\n")
+    with rover.running():
+        until(lambda: len(list(outbox.iterdir())) == 6)
+        order(rover, "- {id: 46, pass: 1GB}\n")
+        result = rover.orders / "refused" / "orders.yaml.result.txt"
+        until(result.exists)
+        assert "order 46: outbox.path is set (%s)" % outbox in result.read_text()
+        assert len(list(outbox.iterdir())) == 6 and rover.names()
+
+
 def test_a_link_that_the_radio_took_from_the_outbox_is_sent(rover):
     outbox = rover.folder / "outbox"
     outbox.mkdir()
@@ -128,6 +147,44 @@ def test_where_the_disk_is_too_full_what_is_acknowledged_goes_and_nothing_is_tak
     assert rover.status()["accepting"]["images"] is False
     rover.once()
     assert rover.images() == {"deleted": 1, "queued": 6}
+
+
+@pytest.fixture
+def idle(tmp_path):
+    """(rover, its operations): five images, the first the best, on a disk that is as good as full."""
+    with operated.Operations(tmp_path) as made:
+        made.add(*[1000] * 5)
+        path = made.config()
+        path.write_text(path.read_text() + "retention: {free_bytes: %d, unacknowledged: %s}\n" % (
+            2 ** 50, config.DELETE_UNRECEIVED))
+        now_s = itertools.count(10.0, 10.0)
+        yield made, operations.Operations(
+            config.load(str(path)), made.catalog, Head(made.catalog, 50), lambda: made.policy,
+            lambda: True, lambda: next(now_s), lambda: operated.AT)
+
+
+@pytest.mark.parametrize("clustered", [True, False])
+def test_what_makes_room_goes_by_the_weights_only_where_they_are_meant_for_these_clusters(
+        idle, clustered, monkeypatch):
+    rover, opened = idle
+    monkeypatch.setattr(retention, "PIECE", 1)
+    rover.catalog.begin_placing("other", "other", operated.CLUSTERS, clustered)
+    rover.policy = EMPTY._replace(weights={4: 100.0, 0: 0.0})
+    for _ in range(2):
+        opened.look()
+    assert [image for image, state in enumerate(rover.states()) if state == "dropped"] == (
+        [0, 3] if clustered else [3, 4])
+
+
+def test_what_the_policy_of_the_moment_holds_or_pins_is_not_dropped(idle):
+    rover, opened = idle
+    rover.policy = EMPTY._replace(pins=(rover.sha(5)[:8],), holds=(rover.sha(2)[:8],))
+    for _ in range(3):
+        opened.look()
+    assert rover.states() == ["dropped", "queued", "dropped", "dropped", "queued"]
+    rover.policy = rover.policy._replace(holds=())
+    opened.look()
+    assert rover.states() == ["dropped"] * 4 + ["queued"]
 
 
 def test_a_folder_that_is_not_there_holds_up_nothing_else_and_is_used_when_it_is(rover):

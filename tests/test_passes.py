@@ -89,6 +89,30 @@ def test_a_pass_with_nothing_in_it_is_told_and_not_recorded(rover, sizes, budget
     assert rover.everything() == before and rover.catalog.last_pass == 0
 
 
+def test_with_an_outbox_nothing_is_marked_sent_that_nobody_would_send(rover):
+    rover.add(100, 100)
+    make(rover, 100)
+    downlink = rover.downlink()._replace(outbox_path="/spool/outbox")
+    before = rover.everything()
+    with pytest.raises(UserError, match=r"^outbox.path is set \(/spool/outbox\): .*outbox.bytes"):
+        make_pass(rover.catalog, downlink, 1000, "test", AT)
+    assert rover.everything() == before
+    assert len(make_pass(rover.catalog, downlink, 1000, "test", AT, dry_run=True).parcels) == 1
+    assert make_pass(rover.catalog, downlink, 1000, "test", AT, number=1).repeated
+
+
+def test_a_pass_says_that_the_policy_holds_what_is_queued(rover):
+    images = rover.add(100, 100, 500)
+    rover.catalog.move("hold", [images[1]])
+    rover.policy = rover.policy._replace(holds=tuple(rover.sha(image)[:12] for image in images))
+    assert make(rover, 1000).words == "no pass; the policy holds 2 of the 2 queued images"
+    rover.policy = rover.policy._replace(holds=(rover.sha(images[0])[:12],))
+    assert make(rover, 400).notes == (
+        "nothing fits into 400 bytes: the smallest of the 1 images looked at has 500",
+        "the policy holds 1 of the 2 queued images")
+    assert make(rover, 1000).notes == ()
+
+
 def test_held_and_waiting_images_do_not_go(rover):
     images = rover.add(100, 100)
     rover.add(100, embedded=False)
@@ -351,3 +375,51 @@ def test_while_images_are_placed_anew_and_no_queue_was_published_it_says_so(rove
     rover.catalog.begin_placing("another", "test", 64, True)
     report = make(rover, 1000)
     assert report.number == 0 and "there is no queue file to choose from" in report.notes[0]
+
+
+@pytest.fixture
+def anew(rover):
+    """Four images, of which the first three stand in the queue file; they are placed anew."""
+    rover.images = rover.add(100, 100, 100, 100)
+    write_queue(str(rover.state / "queue.csv"), [QueueRow(
+        rank, "0.5", "queued", "", "", "", "", 100, 100 * rank, "", AT, rover.sha(image), "/x")
+        for rank, image in enumerate(rover.images[:3], 1)])
+    rover.catalog.begin_placing("another", "test", 64, True)
+    return rover
+
+
+def test_while_images_are_placed_anew_what_the_policy_holds_does_not_go(anew):
+    anew.policy = anew.policy._replace(holds=(anew.sha(anew.images[0])[:12],))
+    assert images_in(make(anew, 100)) == [anew.images[1]]
+    anew.policy = anew.policy._replace(holds=tuple(anew.sha(image) for image in anew.images))
+    assert make(anew, 1000).words.endswith("; the policy holds 3 of the 3 queued images")
+
+
+def test_while_images_are_placed_anew_pins_go_first_by_operators_and_then_by_the_policy(anew):
+    first, second, third, not_published = anew.images
+    anew.policy = anew.policy._replace(pins=(anew.sha(second)[:12], anew.sha(not_published)[:12]))
+    anew.catalog.move("pin", [third])
+    assert images_in(make(anew, 300)) == [third, second, not_published]
+    assert images_in(make(anew, 1000)) == [first]
+
+
+def test_while_images_are_placed_anew_a_pin_that_is_held_stays_and_one_too_large_is_named(anew):
+    first, large = anew.images[0], anew.add(900)[0]
+    anew.catalog.move("pin", [large, anew.images[3]])
+    anew.policy = anew.policy._replace(holds=(anew.sha(anew.images[3]),))
+    report = make(anew, 100)
+    assert images_in(report) == [first]
+    assert report.notes[1:] == ("pinned sol0004.jpg (900 bytes) does not fit",)
+
+
+def test_while_images_are_placed_anew_a_pin_that_is_sent_does_not_go_again(anew):
+    anew.policy = anew.policy._replace(pins=(anew.sha(anew.images[3]),))
+    assert images_in(make(anew, 100)) == [anew.images[3]]
+    report = make(anew, 100)
+    assert images_in(report) == [anew.images[0]] and len(report.notes) == 1
+
+
+def test_while_images_are_placed_anew_a_pin_goes_even_without_a_queue_file(anew):
+    (anew.state / "queue.csv").unlink()
+    anew.catalog.move("pin", [anew.images[3]])
+    assert images_in(make(anew, 1000)) == [anew.images[3]]

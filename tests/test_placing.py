@@ -1,6 +1,7 @@
 """Which codebook an image is placed by: one for all, the newest; a restart goes on where it was."""
 
 import hashlib
+import logging
 import sqlite3
 
 import numpy as np
@@ -39,7 +40,7 @@ class Rover:
     """A catalog file, opened and opened again."""
 
     def __init__(self, path):
-        self.path, self.catalog = path, None
+        self.path, self.catalog, self.now_s = path, None, 1000.0
         self.restart()
 
     def restart(self, held=None, policy=EMPTY):
@@ -47,7 +48,7 @@ class Rover:
             self.catalog.close()
         self.catalog = Catalog(self.path, "net")
         self.head = Head(self.catalog, 50)
-        self.placing = Placing(self.catalog, self.head)
+        self.placing = Placing(self.catalog, self.head, lambda: self.now_s)
         self.placing.use(held, policy)
 
     def scenes(self, policy=EMPTY):
@@ -346,6 +347,47 @@ def test_a_restart_while_worth_is_found_anew_goes_on_where_it_was(rover):
     rover.restart(book([0, 1, 2, 3]), policy)
     assert rover.placing.progress == (CHUNK_IMAGES, count)
     assert rover.place_all() == 1
+
+
+# ---- what is said of it --------------------------------------------------------------------------
+
+def told(caplog, *events):
+    return [record.getMessage() for record in caplog.records
+            if record.getMessage().startswith(events)]
+
+
+def test_that_images_are_placed_anew_is_said_when_it_begins_and_when_it_is_done(rover, caplog):
+    caplog.set_level(logging.INFO)
+    count = CHUNK_IMAGES + 10
+    rover.placing.record([image(number, number % 4) for number in range(count)], [])
+    rover.place_all()
+    caplog.clear()
+    rover.placing.use(book([0, 1, 2, 3]), EMPTY)
+    rover.placing.place_some()
+    assert told(caplog, "Plac") == ["PlacingAnew: %d images by the codebook" % count]
+    rover.now_s += 3
+    rover.place_all()
+    assert told(caplog, "PlacedAnew") == ["PlacedAnew: %d images in 3 s" % count]
+    rover.placing.use(book([0, 1, 2, 3]), EMPTY._replace(explore=0.1))
+    rover.place_all()
+    assert told(caplog, "Plac")[2:] == [
+        "PlacingAnew: %d images by the codebook: only their worth changes" % count,
+        "PlacedAnew: %d images in 0 s" % count]
+
+
+def test_clusters_that_the_codebook_does_not_have_are_said_once_until_they_are_others(
+        rover, caplog):
+    def use(scenes, *numbers):
+        rover.placing.use(scenes and book(scenes),
+                          EMPTY._replace(weights=dict.fromkeys(numbers, 2.0)))
+        return len(told(caplog, "PolicyNamesNoCluster: the policy, or an order, speaks of "))
+
+    assert use(None, 7) == 0  # there is no codebook to have them
+    assert use([0, 1], 7) == use([0, 1], 7) == use([0, 1], 7, 1) == 1
+    assert told(caplog, "PolicyNamesNoCluster")[0].endswith("[7]; the codebook has 0 to 1")
+    assert use([0, 1, 2], 7) == 2
+    assert use([0, 1, 2], 1) == 2
+    assert use([0, 1, 2], 7) == 3
 
 
 # ---- near-duplicates, and batches that fail ------------------------------------------------------

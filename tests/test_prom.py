@@ -1,5 +1,6 @@
 """What node_exporter reads: the whole status as numbers, in a format that a strict reader takes."""
 
+import copy
 import os
 import re
 
@@ -68,7 +69,12 @@ def test_every_family_is_named_for_this_program_and_explained():
     ("temperature_celsius", {"zone": "CPU-therm"}, 82.5), ("heat_level", {"level": "warm"}, 1),
     ("heat_level", {"level": "hot"}, 0), ("power_watts", {"rail": "POM_5V_IN"}, 5.12),
     ("gpu_busy_ratio", {}, 0.5), ("gpu_given_up", {}, 0), ("state_disk_bytes", {"kind": "free"}, 1),
-    ("inbox_disk_bytes", {"kind": "total"}, 4)])
+    ("inbox_disk_bytes", {"kind": "total"}, 4), ("last_pass_images", {}, 3), ("previews", {}, 5),
+    ("inbox_watched", {}, 1), ("policy_amendments", {}, 2), ("policy_unknown_targets", {}, 1),
+    ("gpu_lost_of_late", {}, 1), ("written_timestamp_seconds", {}, 1714557600),
+    ("oldest_queued_captured_timestamp_seconds", {}, 1711965600),
+    ("last_pass_made_timestamp_seconds", {}, 1714554000),
+    ("last_error_timestamp_seconds", {}, 1714550400)])
 def test_what_the_status_says_is_a_number_with_its_unit(name, labels, value):
     assert of(AT_WORK, name, **labels) == pytest.approx(value)
 
@@ -84,18 +90,64 @@ def test_what_is_not_so_is_0(change, name, labels):
     ({"paused": "CatalogNotWritten: x"}, "paused", {}),
     ({"orders": {"path": "/o", "error": "OrdersUnreadable: x"}}, "error", {"part": "orders"}),
     ({"outbox": {"path": "/o", "links": 0, "error": "x"}}, "error", {"part": "outbox"}),
+    ({"queue": {"path": "/q", "error": "QueueNotWritten: x"}}, "error", {"part": "queue"}),
+    ({"retention": {"error": "NotAccepting: x"}}, "error", {"part": "retention"}),
     ({"gpu": {"given_up": True, "lost_of_late": 3}}, "gpu_given_up", {})])
 def test_what_is_wrong_is_1(change, name, labels):
     assert of(dict(AT_WORK, **change), name, **labels) == 1
+    assert of(AT_WORK, name, **labels) == 0
+
+
+# What says who, where or why, and what is one of the numbers told already.
+TOLD_IN_WORDS = {"process", "codebook.path", "policy.path", "last_error.what", "orders.path",
+                 "outbox.path", "queue.path", "inbox.path", "accepting.why_not", "heat.hottest_c"}
+
+
+def leaves(held, where=()):
+    if isinstance(held, dict):
+        for key, inner in held.items():
+            for leaf in leaves(inner, where + (key,)):
+                yield leaf
+    else:
+        yield where, held
+
+
+def other_than(held):
+    """Another value of the same kind."""
+    if isinstance(held, bool):
+        return not held
+    if isinstance(held, (int, float)):
+        return held + 1
+    if isinstance(held, list):
+        return held + held[:1]
+    return held.replace("2024", "2023") if held.startswith("2024") else held + "x"
+
+
+def test_whatever_the_status_says_in_numbers_times_and_errors_is_told():
+    silent = set()
+    for where, held in leaves(AT_WORK):
+        other = copy.deepcopy(AT_WORK)
+        inner = other
+        for key in where[:-1]:
+            inner = inner[key]
+        inner[where[-1]] = "hot" if where == ("heat", "level") else other_than(held)
+        if prom.text(other) == prom.text(AT_WORK):
+            silent.add(".".join(where))
+    # The newest refusals in words; how many there are is told.
+    assert silent == TOLD_IN_WORDS | {"refusals"}
 
 
 def test_what_is_not_known_is_left_out_and_not_0():
     unknown = dict(AT_WORK, gpu_load=None, power_mw={}, heat=dict(AT_WORK["heat"], zones={}),
                    previews={"made": 0, "mean_bytes": None, "mean_psnr_db": None},
-                   inbox_disk={"free_bytes": None, "total_bytes": None})
+                   inbox_disk={"free_bytes": None, "total_bytes": None},
+                   oldest_queued={"captured_at": "", "passes": 0},
+                   last_pass=dict(AT_WORK["last_pass"], made_at=""),
+                   last_error={"at": "", "what": ""})
     families = read(prom.text(unknown))
     for name in ("gpu_busy_ratio", "power_watts", "temperature_celsius", "preview_mean_bytes",
-                 "preview_mean_psnr_decibels", "inbox_disk_bytes"):
+                 "preview_mean_psnr_decibels", "inbox_disk_bytes", "last_error_timestamp_seconds",
+                 "last_pass_made_timestamp_seconds", "oldest_queued_captured_timestamp_seconds"):
         assert "jetson_cluster_" + name not in families
     assert "jetson_cluster_state_disk_bytes" in families
 

@@ -12,6 +12,7 @@ from jetson_cluster.catalog import Catalog
 from jetson_cluster.codebook import QUANTILE_POINTS, Codebook
 from jetson_cluster.downlink import read_queue
 from jetson_cluster.head import Head
+from jetson_cluster.pass_lists import note_due
 from jetson_cluster.placing import Placing
 from jetson_cluster.policy import EMPTY, Policy, Target
 from jetson_cluster.preview import Preview
@@ -206,6 +207,20 @@ def test_a_disk_that_refuses_is_said_once_and_tried_again(rover, caplog):
     assert rover.publish() and rover.publisher.error == "" and rover.names() == ["0-a"]
 
 
+def test_a_list_of_a_pass_that_could_not_be_written_is_tried_again_when_the_queue_is_due(rover):
+    rover.arrive("0-a", "1-a")
+    with rover.catalog.together():
+        note_due(rover.catalog, rover.catalog.begin_pass([1], [], 100, "order 46", AT))
+    passes = rover.folder / "state" / "passes"
+    passes.write_text("in its place")
+    assert rover.publish() and rover.publisher.stale and rover.names() == ["1-a"]
+    assert rover.publisher.error.startswith("PassListNotWritten: ")
+    passes.unlink()
+    assert not rover.publish(after_s=1.0) and not passes.exists()
+    rover.publish(after_s=1.0)
+    assert (passes / "1.csv").exists() and rover.publisher.error == "" and not rover.publisher.stale
+
+
 # ---- while images are placed anew ----------------------------------------------------------------
 
 @pytest.fixture
@@ -253,6 +268,60 @@ def test_what_leaves_the_queue_leaves_the_file_and_the_sums_stay_true(anew):
     assert len(anew.rows()) == 3  # it comes back when there is an order again
     place_all(anew)
     assert anew.publish() and len(anew.rows()) == 4
+
+
+def test_what_the_policy_holds_meanwhile_leaves_the_file_and_the_head(anew):
+    assert anew.publish(EMPTY._replace(holds=(sha256_of("1-b")[:12],)))
+    assert len(anew.rows()) == 5 and "1-b" not in anew.names()
+    assert len(anew.publisher.head) == 5
+
+
+def test_what_is_pinned_meanwhile_goes_first_and_what_is_so_no_longer_last(anew):
+    """Among them one that came after the file was written."""
+    before = anew.names()
+    anew.arrive("2-new", preview=Preview(b"tiny", "webp", 8, 6, 30.0))
+    policy = EMPTY._replace(pins=(sha256_of(before[3])[:12],))
+    anew.catalog.move("pin", [anew.image("2-new")])
+    assert anew.publish(policy)
+    assert anew.names() == ["2-new", before[3]] + before[:3] + before[4:]
+    new, moved = anew.rows()[:2]
+    assert (new.rank, new.score, new.reason) == (1, "", "pinned by operations")
+    assert (new.bytes, new.sha256, new.captured_at) == (5, sha256_of("2-new"), AT)
+    assert os.path.isfile(new.preview)
+    assert moved.reason == "pinned by operations; " + anew.before[3].reason
+    assert [row.cumulative_bytes for row in anew.rows()] == [5, 8, 11, 14, 17, 20, 23]
+    assert [os.path.basename(row.path) for row in anew.publisher.head] == anew.names()
+    anew.catalog.move("unpin", [anew.image("2-new")])
+    anew.publisher.stale = True
+    assert anew.publish(EMPTY)
+    assert anew.names() == before[:3] + before[4:] + ["2-new", before[3]]
+    assert anew.rows()[-1].reason == anew.before[3].reason and anew.rows()[-2].reason == ""
+
+
+def test_what_was_pinned_in_the_last_order_and_is_so_no_longer_goes_last(rover):
+    rover.arrive("0-a", "1-a", "2-a")
+    pinned = rover.image("2-a")
+    rover.catalog.move("pin", [pinned])
+    rover.publish()
+    assert rover.names()[0] == "2-a" and rover.rows()[0].reason.startswith("pinned by operations; ")
+    others = rover.names()[1:]
+    rover.placing.use(book([0, 1, 2, 3]), EMPTY)
+    rover.catalog.move("unpin", [pinned])
+    rover.publisher.stale = True
+    assert rover.publish() and rover.names() == others + ["2-a"]
+    assert not rover.rows()[-1].reason.startswith("pinned")
+
+
+def test_pins_make_the_file_no_longer_than_asked_for(rover):
+    rover.arrive(*["0-%d" % number for number in range(30)])
+    rover.publish()
+    last = [number for number in range(1, 31) if rover.catalog.rows([number])[number].sha256
+            not in {row.sha256 for row in rover.rows()}]
+    rover.placing.use(book([0, 1, 2, 3]), EMPTY)
+    rover.catalog.move("pin", last)
+    rover.publisher.stale = True
+    assert rover.publish() and len(rover.rows()) == 20
+    assert [row.image for row in rover.publisher.head[:10]] == last
 
 
 def test_a_restart_meanwhile_goes_on_from_the_file(anew):

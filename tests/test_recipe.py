@@ -87,6 +87,13 @@ def test_all_mistakes_are_named_at_once_with_the_nearest_name(write):
         assert part in text
 
 
+def test_a_config_is_no_recipe_and_is_told_so_in_few_words(root):
+    with pytest.raises(UserError) as caught:
+        recipes.load(str(root / "systemd" / "config.yaml"))
+    assert "keys is known ('state_dir', " in str(caught.value) and len(str(caught.value)) < 300
+    assert "is missing" not in str(caught.value)
+
+
 @pytest.mark.parametrize("changes, parts", [
     ({"name": "a b"}, ["'name'", "a b"]),
     ({"name": "../x"}, ["'name'"]),

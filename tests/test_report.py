@@ -29,7 +29,8 @@ def test_an_empty_rover_has_nothing_and_says_so(rover):
     status = reported(rover)
     assert rover.images() == {} and set(status["bytes"].values()) == {0}
     assert status["oldest_queued"] == {"captured_at": "", "passes": 0}
-    assert status["last_pass"] == {"number": 0, "made_at": "", "images": 0, "bytes": 0}
+    assert status["last_pass"] == {"number": 0, "made_at": "", "images": 0, "bytes": 0,
+                                   "previews": 0, "preview_bytes": 0}
     assert status["previews"] == {"made": 0, "mean_bytes": None, "mean_psnr_db": None}
     assert (status["paused"], status["accepting"]) == ("", {"images": True, "why_not": ""})
     assert status["running"] is False and status["process"] == os.getpid()

@@ -13,6 +13,8 @@ from operated import AT, CLUSTERS, Operations
 
 from jetson_cluster import retention as module
 from jetson_cluster.config import DELETE_UNRECEIVED, KEEP, RetentionConfig
+from jetson_cluster.head import Head
+from jetson_cluster.policy import EMPTY
 from jetson_cluster.retention import PIECE, REST_S, STATE_BYTES, Decision, Retention, decide
 
 MB = 1000 * 1000
@@ -50,12 +52,26 @@ class Rover(Operations):
 
     def look(self, after_s=2.0):
         self.now_s += after_s
-        return self.retention.look(lambda: [1.0] * CLUSTERS)
+        head = Head(self.catalog, 50)
+        return self.retention.look(lambda: head.weights(self.policy),
+                                   lambda: head.named_by(self.policy))
 
     def there(self):
         """The images whose files are in the inbox, by id."""
         return [image for image, in self.catalog._db.execute("SELECT id FROM images ORDER BY id")
                 if os.path.exists(self.path_of(image))]
+
+    def aside(self):
+        return [path for path in self.inbox.rglob(".*") if path.is_file()]
+
+    def replace(self, image, content=None):
+        """Another picture of the same size and time takes the place of this one."""
+        path = self.path_of(image)
+        before, part = os.stat(path), path + ".part"
+        with open(part, "wb") as stream:
+            stream.write(content or b"#" * before.st_size)
+        os.utime(part, ns=(before.st_atime_ns, before.st_mtime_ns))
+        os.rename(part, path)
 
     def path_of(self, image):
         return self.catalog.rows([image])[image].path
@@ -65,6 +81,19 @@ class Rover(Operations):
 def rover(tmp_path):
     with Rover(tmp_path) as made:
         yield made
+
+
+class Killed(BaseException):
+    """The program ends here."""
+
+
+def refusing(code, tries=None):
+    """An operation on names that the system refuses; `tries` gets those it was asked for."""
+    def refuse(name, *_more, **_how):
+        if tries is not None:
+            tries.append(name)
+        raise OSError(code, os.strerror(code), name)
+    return refuse
 
 
 def audits(rover):
@@ -195,6 +224,29 @@ def test_another_file_at_the_path_is_left_alone_and_read_anew(rover):
     assert rover.catalog.paths_of(image) == []
 
 
+def test_content_that_was_never_acknowledged_stays_though_size_and_time_agree(rover):
+    images = rover.add(MB, MB)
+    rover.catalog.move("ack", images)
+    rover.replace(images[1])
+    rover.keep(0)
+    rover.look()
+    with open(rover.path_of(images[1]), "rb") as stream:
+        assert stream.read() == b"#" * MB
+    assert rover.there() == images[1:] and rover.states() == ["deleted"] * 2
+    # Nothing vouches for the path any more: what stands there is read as a new image.
+    assert rover.catalog.paths_of(images[1]) == [] and rover.aside() == []
+
+
+def test_a_look_reads_no_more_bytes_than_it_may(rover, monkeypatch):
+    monkeypatch.setattr(module, "PIECE_BYTES", 3 * MB)
+    rover.catalog.move("ack", rover.add(*[MB] * 5))
+    rover.keep(0)
+    rover.look()
+    assert len(rover.there()) == 2
+    rover.look()
+    assert rover.there() == []
+
+
 @pytest.mark.parametrize("place", ["the file", "its folder"])
 def test_nothing_is_deleted_through_a_symlink(rover, tmp_path, place):
     image, = rover.add(100, names=["sub/a.jpg"])
@@ -226,21 +278,18 @@ def test_files_of_an_earlier_inbox_are_not_touched(rover):
     assert not rover.retention.accepting
 
 
-@pytest.mark.parametrize("step", ["unlink", "retire"])
+@pytest.mark.parametrize("step", ["rename", "unlink", "retire"])
 def test_a_kill_between_deleting_and_writing_it_down_changes_nothing(rover, monkeypatch, step):
     images = rover.add(*[MB] * 5)
     rover.catalog.move("ack", images)
     rover.keep(MARK - 1)
 
-    class Killed(BaseException):
-        pass
-
     def killed(*arguments, **more):
-        if step == "unlink":
+        if place is os:
             real(*arguments, **more)
         raise Killed
-    real = os.unlink
-    place = os if step == "unlink" else rover.catalog
+    place = rover.catalog if step == "retire" else os
+    real = getattr(place, step)
     monkeypatch.setattr(place, step, killed)
     with pytest.raises(Killed):
         rover.look()
@@ -253,6 +302,85 @@ def test_a_kill_between_deleting_and_writing_it_down_changes_nothing(rover, monk
     assert {image for image in images if rover.state_of(image) == "deleted"} >= gone
     assert {image for image in images if rover.state_of(image) == "deleted"} == (
         set(images) - set(rover.there()))
+    assert rover.aside() == []
+
+
+def killed_with_a_file_aside(rover, monkeypatch):
+    def killed(*arguments, **more):
+        real(*arguments, **more)
+        raise Killed
+    real = os.rename
+    monkeypatch.setattr(os, "rename", killed)
+    with pytest.raises(Killed):
+        rover.look()
+    monkeypatch.undo()
+    assert len(rover.aside()) == 1
+
+
+@pytest.mark.parametrize("mark_bytes", [MARK, 0])
+@pytest.mark.parametrize("name", ["sub/a.jpg", os.fsdecode(b"sub/\xff\xe4.jpg"), "\U0001f6f0.jpg"])
+def test_what_a_kill_left_aside_is_put_back_at_the_next_start_room_or_not(
+        rover, monkeypatch, name, mark_bytes):
+    image, = rover.add(MB, names=[name])
+    rover.catalog.move("ack", [image])
+    rover.keep(MARK - 1)
+    killed_with_a_file_aside(rover, monkeypatch)
+    rover.catalog.move("resend", [image])
+    rover.keep(ENOUGH, mark_bytes=mark_bytes)
+    rover.look()
+    assert rover.there() == [image] and rover.aside() == [] and rover.states() == ["queued"]
+
+
+def test_what_was_left_aside_in_an_earlier_inbox_is_put_back_once_that_is_there(
+        rover, monkeypatch, caplog):
+    image, = rover.add(MB)
+    rover.catalog.move("ack", [image])
+    rover.keep(MARK - 1)
+    killed_with_a_file_aside(rover, monkeypatch)
+    earlier, away = rover.inbox, rover.folder / "away"
+    earlier.rename(away)
+    rover.inbox = rover.folder / "later"
+    rover.inbox.mkdir()
+    rover.keep(ENOUGH)
+    rover.look()
+    assert events(caplog) == []
+    away.rename(earlier)
+    rover.look()
+    assert rover.there() == [image] and not list(earlier.glob(".*"))
+
+
+def test_what_cannot_be_put_back_is_told_once_and_tried_until_it_can(rover, monkeypatch, caplog):
+    image, = rover.add(MB)
+    rover.catalog.move("ack", [image])
+    rover.keep(MARK - 1)
+    killed_with_a_file_aside(rover, monkeypatch)
+    for call in ("link", "rename"):
+        monkeypatch.setattr(os, call, refusing(errno.EROFS))
+    rover.keep(ENOUGH)
+    rover.look()
+    rover.look()
+    assert events(caplog) == ["FileNotPutBack"]
+    assert ".retention-sol0000.jpg" in caplog.text and len(rover.aside()) == 1
+    monkeypatch.undo()
+    rover.look()
+    assert rover.there() == [image] and rover.aside() == []
+
+
+def test_a_disk_without_room_for_a_note_of_it_loses_one_acknowledged_image_a_look(
+        rover, monkeypatch):
+    images = rover.add(*[MB] * 4)
+    rover.catalog.move("ack", images)
+    rover.keep(MARK - 2 * MB)
+
+    def full(*_arguments):
+        raise sqlite3.OperationalError("database or disk is full")
+    monkeypatch.setattr(rover.catalog, "remember", full)
+    rover.look()
+    assert rover.there() == images[:3] and rover.states() == ["acked"] * 3 + ["deleted"]
+    killed_with_a_file_aside(rover, monkeypatch)
+    rover.keep(MARK - 2 * MB)
+    rover.look()
+    assert rover.there() == [] and rover.aside() == [] and rover.states() == ["deleted"] * 4
 
 
 def test_an_image_that_the_ground_asks_for_again_just_then_is_not_deleted(rover):
@@ -325,6 +453,46 @@ def test_a_held_or_pinned_image_is_never_deleted(rover):
     assert rover.there() == images[:2] and not rover.retention.accepting
 
 
+def test_an_image_that_the_policy_holds_or_pins_is_never_dropped_whether_queued_or_sent(rover):
+    images = rover.add(*[MB] * 6)
+    rover.catalog.begin_pass(images[3:], [], 9 * MB, "command", AT)
+    rover.policy = EMPTY._replace(pins=(rover.sha(images[2])[:8], rover.sha(images[5])),
+                                  holds=(rover.sha(images[1])[:6], rover.sha(images[4])[:10]))
+    rover.keep(0, DELETE_UNRECEIVED)
+    for _ in range(4):
+        rover.look()
+    assert rover.there() == [images[1], images[2], images[4], images[5]]
+    assert rover.states() == ["dropped", "queued", "queued", "dropped", "sent", "sent"]
+    assert not rover.retention.accepting
+    rover.policy = EMPTY
+    for _ in range(4):
+        rover.look()
+    assert rover.there() == []
+
+
+def test_of_acknowledged_images_the_policy_holds_and_pins_none(rover):
+    images = rover.add(*[MB] * 2)
+    rover.catalog.move("ack", images)
+    rover.policy = EMPTY._replace(pins=(rover.sha(images[0]),), holds=(rover.sha(images[1]),))
+    rover.keep(0)
+    rover.look()
+    assert rover.states() == ["deleted"] * 2
+
+
+def test_an_image_that_is_pinned_just_then_is_not_dropped(rover):
+    images = rover.add(*[MB] * 2)
+    rover.keep(0, DELETE_UNRECEIVED)
+    worst = rover.catalog.worst
+
+    def pinned_since(*arguments):
+        found = worst(*arguments)
+        rover.catalog.move("pin", images[1:])
+        return found
+    rover.catalog.worst = pinned_since
+    rover.look()
+    assert rover.there() == images[1:] and rover.states() == ["dropped", "queued"]
+
+
 # ---- images the ground never received
 # ----------------------------------------------------------------
 
@@ -365,12 +533,18 @@ def test_a_file_that_others_removed_was_not_dropped(rover):
     assert audits(rover) == [("delete", rover.sha(images[0]), "dropped")]
 
 
+def test_other_content_at_its_path_is_not_dropped_though_size_and_time_agree(rover):
+    images = rover.add(*[MB] * 2)
+    rover.replace(images[1])
+    rover.keep(MARK - 1, DELETE_UNRECEIVED)
+    rover.look()
+    assert rover.states() == ["dropped", "queued"] and rover.there() == images[1:]
+    assert audits(rover)[-1] == ("delete", rover.sha(images[1]), "refused")
+
+
 def test_a_kill_in_the_midst_of_it_leaves_no_image_gone_without_a_trace(rover, monkeypatch):
     images = rover.add(*[MB] * 2)
     rover.keep(MARK - 1, DELETE_UNRECEIVED)
-
-    class Killed(BaseException):
-        pass
 
     def killed(*arguments, **more):
         real(*arguments, **more)
@@ -423,11 +597,7 @@ def test_what_cannot_be_deleted_is_told_once_and_left_out_for_a_while(rover, mon
     rover.catalog.move("ack", images)
     rover.keep(MARK - 1)
     tries = []
-
-    def refuse(path, **_how):
-        tries.append(path)
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
-    monkeypatch.setattr(os, "unlink", refuse)
+    monkeypatch.setattr(os, "rename", refusing(errno.EROFS, tries))
     for _ in range(5):
         rover.look()
     assert len(tries) == 3 and rover.states() == ["acked"] * 3
@@ -443,10 +613,7 @@ def test_what_cannot_be_deleted_is_told_once_and_left_out_for_a_while(rover, mon
 def test_an_image_of_the_unreceived_that_cannot_be_deleted_is_accounted_for(rover, monkeypatch):
     image, = rover.add(MB)
     rover.keep(MARK - 1, DELETE_UNRECEIVED)
-
-    def refuse(path, **_how):
-        raise OSError(errno.EACCES, os.strerror(errno.EACCES), path)
-    monkeypatch.setattr(os, "unlink", refuse)
+    monkeypatch.setattr(os, "rename", refusing(errno.EACCES))
     rover.look()
     assert rover.states() == ["queued"]
     assert [result for _, _, result in audits(rover)] == ["dropped", "refused"]
@@ -457,11 +624,7 @@ def test_with_many_that_cannot_be_deleted_no_more_are_tried(rover, monkeypatch):
     rover.catalog.move("ack", rover.add(*[10] * 150))
     rover.keep(0)
     tries = []
-
-    def refuse(path, **_how):
-        tries.append(path)
-        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
-    monkeypatch.setattr(os, "unlink", refuse)
+    monkeypatch.setattr(os, "rename", refusing(errno.EIO, tries))
     for _ in range(6):
         rover.look()
     assert len(tries) == len(set(tries)) == 2 * PIECE

@@ -102,7 +102,8 @@ def test_no_status_yet_fails_with_exit_1_and_a_wrong_config_with_2(rover):
 @pytest.mark.parametrize("wrong", ["0", "-1", "soon", "inf", "nan"])
 def test_minutes_that_are_none_are_refused(rover, wrong):
     code, _, err = check(rover, wrong)
-    assert code == 2 and "--check" in err
+    assert code == 2 and err.endswith(
+        "argument --check: a number of minutes above 0, not '%s'\n" % wrong)
 
 
 def test_the_check_of_a_real_daemon_follows_its_life(rover, tiny):

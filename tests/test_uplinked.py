@@ -8,7 +8,7 @@ import pytest
 
 from jetson_cluster import policy
 from jetson_cluster.errors import UserError
-from jetson_cluster.uplinked import Uplinked, in_force
+from jetson_cluster.uplinked import ABSENT_S, Uplinked, in_force
 
 GOOD, BETTER = "clusters: {1: {weight: 2}}\n", "clusters: {1: {weight: 3}}\n"
 BAD = "clusters: {1: {weight: heavy}}\n"
@@ -20,7 +20,7 @@ class Ground:
     def __init__(self, folder):
         self.path = folder / "policy.yaml"
         self.kept = folder / "state" / "last-good" / "policy.yaml"
-        self.writes = 0
+        self.writes, self.now_s = 0, 1000.0
 
     def put(self, text):
         """Replace the file by a rename, as it should be done."""
@@ -35,7 +35,7 @@ class Ground:
         os.utime(str(self.path), (self.writes, self.writes))
 
     def start(self, read=policy.load):
-        uplinked = Uplinked("policy", str(self.path), str(self.kept), read)
+        uplinked = Uplinked("policy", str(self.path), str(self.kept), read, lambda: self.now_s)
         uplinked.start()
         return uplinked
 
@@ -132,6 +132,44 @@ def test_a_file_that_goes_leaves_its_last_word_until_another_is_put_there(ground
     assert not uplinked.poll() and weight(uplinked) == 2 and uplinked.error == ""
     ground.put(BETTER)
     assert uplinked.poll() and weight(uplinked) == 3
+
+
+def test_a_file_that_is_gone_for_a_minute_is_told_once(ground, caplog):
+    ground.put(GOOD)
+    uplinked = ground.start()
+    ground.path.unlink()
+    for seconds in (0, ABSENT_S - 1):
+        ground.now_s += seconds
+        assert not uplinked.poll() and uplinked.error == "" and not caplog.records
+    for _ in range(3):
+        ground.now_s += 1
+        assert not uplinked.poll()
+    words = "PolicyAbsent: %s: it is not there; going on with the last good one; put it back" % (
+        ground.path)
+    assert uplinked.error == words and weight(uplinked) == 2
+    assert [record.getMessage() for record in caplog.records] == [words]
+    ground.put(GOOD)
+    assert uplinked.poll() and uplinked.error == ""
+    ground.path.unlink()
+    uplinked.poll()
+    assert uplinked.error == ""
+
+
+def test_a_file_that_is_gone_at_a_start_is_told_once_and_where_the_good_one_lies(ground, caplog):
+    ground.put(GOOD)
+    ground.start()
+    ground.path.unlink()
+    uplinked = ground.start()
+    ground.now_s += 2 * ABSENT_S
+    assert not uplinked.poll() and uplinked.error.startswith("PolicyAbsent: %s: " % ground.path)
+    assert uplinked.error.endswith("%s; remove that as well to do without" % ground.kept)
+    assert len(caplog.records) == 1
+
+
+def test_a_file_that_never_was_there_is_not_missed(ground, caplog):
+    uplinked = ground.start()
+    ground.now_s += 2 * ABSENT_S
+    assert not uplinked.poll() and uplinked.error == "" and not caplog.records
 
 
 def test_a_bad_file_that_goes_is_an_error_no_more(ground):

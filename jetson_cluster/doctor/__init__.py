@@ -30,7 +30,7 @@ from jetson_cluster import gpu_losses
 from jetson_cluster.checking import one_line
 from jetson_cluster.doctor import (
     computer, contents, folders, gpu, hand_off, libraries, service, verdict)
-from jetson_cluster.doctor.case import Case
+from jetson_cluster.doctor.case import Case, with_python
 from jetson_cluster.doctor.findings import BAD, CONFIG, WORLD, Finding, Row, bad, warn
 from jetson_cluster.errors import UserError, WorldError
 
@@ -65,13 +65,13 @@ def examine(case: Case) -> Report:
             for group, probes in PROBES for name, probe in probes]
     stopped = verdict.stopped_runtimes(rows)
     choice = verdict.choose(case.embedder, stopped, _given_up(case))
-    rows.append(Row(VERDICT, "embedder", guarded(lambda case: verdict.of_embedder(
+    rows.append(Row(VERDICT, "embedder", guarded(with_python(lambda case: verdict.of_embedder(
         case.embedder, choice, _versions(case), stopped, case.has_gpu,
         bool(case.config and case.config.tensorrt.cpu_fallback),
-        case.pip + " install onnxruntime"), case)))
+        case.pip + " install onnxruntime")), case)))
     rows.append(Row(VERDICT, "daemon", guarded(
         lambda case: verdict.of_daemon(rows, case.running), case)))
-    return Report(rows, choice.runtimes)
+    return Report(rows, choice.runtimes if case.python_works else [])
 
 
 def guarded(probe: Callable[[Case], Finding], case: Case) -> Finding:

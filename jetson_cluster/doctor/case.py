@@ -15,7 +15,7 @@ from jetson_cluster import gpu_losses, lock, recipe
 from jetson_cluster.doctor import people
 from jetson_cluster.doctor import unit as units
 from jetson_cluster.doctor.findings import CONFIG, SKIP, WARN, WORLD, Finding, bad, skip
-from jetson_cluster.doctor.machine import Machine
+from jetson_cluster.doctor.machine import Machine, NotStarted
 from jetson_cluster.errors import UserError, WorldError
 
 AUTO, CPU, TENSORRT = "auto", "cpu", "tensorrt"
@@ -94,8 +94,14 @@ class Case:
             try:
                 return self.machine.ask_child(what, *words)
             except WorldError as error:
-                return {"error": str(error), "absent": False}
+                return {"error": str(error), "absent": False,
+                        "not_started": isinstance(error, NotStarted)}
         return self._once(" ".join(("facts", what) + words), ask)
+
+    @property
+    def python_works(self) -> bool:
+        """Whether a process of this Python can be started, which tells of libraries."""
+        return not self.facts("python").get("not_started")
 
     @property
     def numpy_works(self) -> bool:
@@ -284,6 +290,18 @@ def _is_absent(path: str) -> bool:
     except OSError:
         return False  # it may be there, behind a folder that is closed to us
     return False
+
+
+def with_python(probe: Callable[..., Finding]) -> Callable[..., Finding]:
+    """The probe, whose last argument is the case, but for a Python that does not start.
+
+    Of what that would load nothing is known then.
+    """
+    @functools.wraps(probe)
+    def guarded(*words) -> Finding:
+        works = words[-1].python_works
+        return probe(*words) if works else skip("cannot be told without python")
+    return guarded
 
 
 def with_config(probe: Callable[[Case], Finding]) -> Callable[[Case], Finding]:

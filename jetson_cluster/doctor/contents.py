@@ -59,6 +59,8 @@ def model(case: Case) -> Finding:
 
 def _parsed(case: Case, found: str) -> Finding:
     """What stands in for a checksum: whether the file can be read as ONNX at all."""
+    if not case.python_works:
+        return skip("%s; cannot be read without python" % found)
     facts = case.facts("network", case.model.onnx_path)
     if "wrong" in facts:
         return bad(CONFIG, "%s, and is no ONNX file: %s" % (found, facts["wrong"]),

@@ -82,13 +82,20 @@ def disk(case: Case) -> Finding:
         there = os.path.dirname(there)
     status = os.statvfs(there)
     free, total = status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
-    found = "{:.1f} GB free of {:.1f} GB, room for about {:,} images".format(
-        free / 1e9, total / 1e9, free // IMAGE_BYTES)
-    needed = "0.5 GB, 100,000 images at 5 kB each"
+    found = "%.1f GB free of %.1f GB, room for the records of about %s images, and only for them"
+    found %= (free / 1e9, total / 1e9, _roughly(free // IMAGE_BYTES))
+    needed = "%.2f GB, the records of 100,000 images" % (LITTLE_BYTES / 1e9)
     mend = "sudo du -xh %s | sort -h | tail" % shlex.quote(mount_of(case, there)[0])
     if free < NOTHING_BYTES:
         return bad(WORLD, found, needed, mend)
     return warn(found, needed, mend) if free < LITTLE_BYTES else ok(found)
+
+
+def _roughly(count: int) -> str:
+    """7215153 as "7.2 million", 72151 as "72,000"."""
+    if count >= 10 ** 6:
+        return "%.1f million" % (count / 1e6)
+    return "{:,}".format(count // 1000 * 1000 if count >= 1000 else count)
 
 
 def daemon(case: Case) -> Finding:

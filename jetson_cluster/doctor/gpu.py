@@ -10,7 +10,7 @@ import types
 from typing import Optional
 
 from jetson_cluster import gpu_losses
-from jetson_cluster.doctor.case import TENSORRT, Case, with_config
+from jetson_cluster.doctor.case import TENSORRT, Case, with_config, with_python
 from jetson_cluster.doctor.findings import Finding, ok, skip, warn
 from jetson_cluster.doctor.libraries import numbers
 from jetson_cluster.doctor.people import ENTER, READ, WRITE, group_number
@@ -51,6 +51,7 @@ def nodes(case: Case) -> Finding:
                             GPU_GROUP, person.name))
 
 
+@with_python
 def tensorrt(case: Case) -> Finding:
     facts = case.facts("tensorrt")
     if "error" not in facts:
@@ -76,6 +77,7 @@ def tensorrt(case: Case) -> Finding:
                         "sudo apt-get install python3-libnvinfer")
 
 
+@with_python
 def pycuda(case: Case) -> Finding:
     facts = case.facts("cuda")
     if "error" not in facts:

@@ -10,7 +10,7 @@ import sqlite3
 import tempfile
 from typing import Tuple
 
-from jetson_cluster.doctor.case import AUTO, CPU, Case
+from jetson_cluster.doctor.case import AUTO, CPU, Case, with_python
 from jetson_cluster.doctor.findings import WORLD, Finding, bad, ok, warn
 
 # The rover's: the last releases for Python 3.6, and what everything was tested with at the low end.
@@ -40,6 +40,7 @@ def python(case: Case) -> Finding:
     return ok(found)
 
 
+@with_python
 def package(module: str, case: Case) -> Finding:
     """A library that the daemon cannot do without."""
     facts, least = case.facts(module), LEAST[module]
@@ -54,6 +55,7 @@ def package(module: str, case: Case) -> Finding:
     return ok(str(facts["version"]))
 
 
+@with_python
 def runtime(module: str, case: Case) -> Finding:
     """A library that runs the network on the processor."""
     facts, least = case.facts(module), LEAST[module]
@@ -121,6 +123,7 @@ def sqlite(case: Case) -> Finding:
     return ok(found)
 
 
+@with_python
 def locale(case: Case) -> Finding:
     encoding = str(case.facts("python").get("encoding", "unknown"))
     if encoding.lower().replace("-", "") != "utf8":

@@ -32,6 +32,10 @@ CHILD = ("import sys; sys.path.append(sys.argv[1]); from jetson_cluster.doctor i
 XDG = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
 
 
+class NotStarted(WorldError):
+    """A program is there, and the system does not start it."""
+
+
 class Ran(NamedTuple):
     """How a command ended."""
 
@@ -112,7 +116,7 @@ class Machine(NamedTuple):
             raise WorldError("'%s' gave no answer within %g s" % (
                 os.path.basename(command[0]), LIMIT_S))
         except OSError as error:
-            raise WorldError("'%s' cannot be started: %s" % (command[0], error.strerror or error))
+            raise NotStarted("'%s' cannot be started: %s" % (command[0], error.strerror or error))
         return Ran(done.returncode, done.stdout.decode("utf-8", "replace"),
                    done.stderr.decode("utf-8", "replace"))
 

@@ -116,6 +116,8 @@ def check_writable(path: str) -> None:
     folder = os.path.dirname(os.path.abspath(path))
     if os.path.isdir(path):
         raise UserError("--out %s: is a folder; name a file in it" % path)
+    if not path.endswith(".npz"):
+        raise UserError("--out %s: a codebook's name must end in .npz" % path)
     if not os.path.isdir(folder):
         raise UserError("--out %s: there is no folder %s; make it first" % (path, folder))
     try:

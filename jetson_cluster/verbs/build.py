@@ -72,6 +72,12 @@ def _asked(args: argparse.Namespace) -> Asked:
 
     Raises UserError.
     """
+    if (args.recipe or "").endswith(".onnx"):
+        raise UserError("%s: is a network, no recipe; name it with --model %s" % (
+            args.recipe, args.recipe))
+    if args.model is None and not os.path.lexists(args.config):
+        raise UserError("config %s: is not there; name one with --config, or a network with "
+                        "--model FILE.onnx" % args.config)
     if args.model is not None:
         model, batch = recipes.load_model(args.model, args.recipe), 0
         plan, workspace_bytes = None, Options().workspace_bytes

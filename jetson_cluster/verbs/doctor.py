@@ -24,6 +24,6 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(report.to_mapping(found, args.config), indent=1))
     else:
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        width = shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else None
         print("\n".join(map(printable, report.to_lines(found, width))))
     return found.exit_code

@@ -98,9 +98,10 @@ def _operated(catalog: Catalog, row: Row) -> Tuple[List[str], Dict[str, Any]]:
             lines.append("%s in pass %d, made at %s (%s)" % (
                 what, number, made.made_at, made.origin))
     account = account_of(catalog, row)
-    holding = next((one for one in account if one.action == "hold" and one.result in (APPLIED, PARTLY)), None)
+    holding = next((one for one in account
+                    if one.action == "hold" and one.result in (APPLIED, PARTLY)), None)
     if row.state == HELD and holding:
-        lines.append("held since %s, at %s" % (_by(holding), holding.at))
+        lines.append("held since %s, by %s" % (holding.at, _by(holding)))
     if account:
         lines.append("asked of it%s:" % (
             ", the newest %d of %d" % (AUDIT_SHOWN, len(account)) if len(account) > AUDIT_SHOWN
@@ -133,6 +134,8 @@ def _speaks_of(one: Audited, row: Row) -> bool:
     except ValueError:  # not written by orders.py
         targets = [one.target]
     path, passes = text_in(row.path), (row.sent_in, row.preview_sent_in)
+    if one.action == "ack":  # of a pass its images are acknowledged, and no previews
+        passes = (row.sent_in, None)
     for target in targets:
         image = target.rpartition("=")[0] if one.action == "more_like" else target
         if image == path or path.endswith("/" + image):
@@ -154,6 +157,8 @@ def _unknown(config: Config, catalog: Catalog, target: str) -> str:
             return "%s is no usable image: %s (%s, at %s)" % (
                 refusal.path, refusal.reason, refusal.code, refusal.refused_at)
     path = os.path.join(config.inbox.path, target)
+    if os.path.isabs(target) and os.path.relpath(target, config.inbox.path).startswith(".."):
+        return "%s is not below the inbox, %s" % (target, config.inbox.path)
     if not os.path.lexists(path):
         return ("no image is called %s, no file of that name was refused, and none is in the inbox "
                 "%s" % (target, config.inbox.path))

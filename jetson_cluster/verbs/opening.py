@@ -7,7 +7,6 @@ may run meanwhile; it takes note of what changed.
 import contextlib
 import os
 import pwd
-import shlex
 import sqlite3
 import sys
 from typing import Iterator
@@ -18,7 +17,7 @@ from jetson_cluster.errors import UserError, WorldError
 from jetson_cluster.head import Head
 from jetson_cluster.inbox import Inbox, mount_key
 from jetson_cluster.passes import Downlink
-from jetson_cluster.verbs import printable
+from jetson_cluster.verbs import as_owner, owner_of, printable
 from jetson_cluster.wishes import policy_of
 
 COMMAND_LINE = "command line"  # the origin in the account
@@ -79,12 +78,8 @@ def _check_access(config: Config) -> None:
         needed.append((config.catalog_path, os.R_OK | os.W_OK))
     for path, mode in needed:
         if not os.access(path, mode):
-            owner = os.stat(path).st_uid
-            with contextlib.suppress(KeyError):
-                owner = pwd.getpwuid(owner).pw_name
-            raise UserError("%s belongs to user %s, and this one may not write there; run: "
-                            "sudo -u %s %s" % (path, owner, owner, " ".join(
-                                map(shlex.quote, ["jetson-cluster"] + sys.argv[1:]))))
+            raise UserError("%s belongs to user %s, and this one may not write there; run: %s" % (
+                path, owner_of(path), as_owner(path)))
 
 
 def downlink_of(config: Config, catalog: Catalog) -> Downlink:
@@ -92,7 +87,8 @@ def downlink_of(config: Config, catalog: Catalog) -> Downlink:
     inbox = Inbox(config.inbox.path,
                   mount=catalog.meta(mount_key(config.inbox.path)))
     return Downlink(Head(catalog, config.queue.rows),
-                    policy_of(config, catalog), config.queue.path, inbox.look_again)
+                    policy_of(config, catalog), config.queue.path, inbox.look_again,
+                    config.outbox.path or "")
 
 
 def from_here(target: str) -> str:

@@ -5,8 +5,6 @@ JSON for the radio's software. The same number given twice makes one pass.
 """
 
 import argparse
-import csv
-import io
 import json
 import os
 import sys
@@ -15,16 +13,14 @@ from typing import Callable, List, Optional
 from jetson_cluster import bytesize
 from jetson_cluster.applying import apply
 from jetson_cluster.clocks import utc_now
-from jetson_cluster.downlink import printable_path
 from jetson_cluster.errors import UserError, WorldError
 from jetson_cluster.orders import PASS, Action
+from jetson_cluster.pass_lists import COLUMNS, csv_of, rows_of, with_previews
 from jetson_cluster.passes import IMAGE, PREVIEW, PassReport, make_pass, recall_pass
 from jetson_cluster.previews import Previews
 from jetson_cluster.verbs import add_config_arguments, config_of, printable
 from jetson_cluster.verbs.opening import COMMAND_LINE, downlink_of, open_catalog
 from jetson_cluster.verbs.queue import in_units
-
-COLUMNS = ("pass", "kind", "bytes", "cumulative_bytes", "sha256", "path")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     if args.null and (args.csv or args.json):
         raise UserError("-0 prints paths; it takes no --csv, no --json")
     if sys.stdout is None:
-        raise UserError("standard output is closed: the pass could not be printed; none was made")
+        raise UserError("standard output is closed: the pass could not be printed, and "
+                        "nothing was changed")
     config = config_of(args)
     with open_catalog(config) as catalog:
         if budget_bytes is None:
@@ -71,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
             report = _make(catalog, downlink_of(config, catalog), budget_bytes, args.number)
         unwritten = 0
         if report.number:
-            report, unwritten = _with_previews(report, Previews(config.previews_path, catalog))
+            report, unwritten = with_previews(report, Previews(config.previews_path, catalog))
     _print(_in_form(report, args), report)
     for note in (report.notes if report.parcels or report.number else (report.words,)):
         print("jetson-cluster: %s" % printable(note), file=sys.stderr)
@@ -92,15 +89,6 @@ def _make(catalog, downlink, budget_bytes: int, number: Optional[int]) -> PassRe
     return apply(catalog, action, COMMAND_LINE, at, send).report
 
 
-def _with_previews(report: PassReport, previews: Previews):
-    """(The report with the previews' paths, how many of them there are no files of)."""
-    paths = previews.ensure([parcel.image for parcel in report.of(PREVIEW)])
-    parcels = tuple(
-        parcel if parcel.kind == IMAGE else parcel._replace(path=paths[parcel.image])
-        for parcel in report.parcels if parcel.kind == IMAGE or parcel.image in paths)
-    return report._replace(parcels=parcels), len(report.parcels) - len(parcels)
-
-
 # ---- printing ----------------------------------------------------------------------------------
 
 
@@ -112,13 +100,9 @@ def _in_form(report: PassReport, args: argparse.Namespace) -> bytes:
             print("jetson-cluster: a path holds a line break; take -0 instead of --paths",
                   file=sys.stderr)
         return b"".join(path + end for path in paths)
-    rows = _rows(report)
     if args.csv:
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\r\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(rows)
-        return text.getvalue().encode("utf-8")
+        return csv_of(report)
+    rows = rows_of(report)
     if args.json:
         return (json.dumps({
             "pass": report.number or None, "made_at": report.made_at if report.number else None,
@@ -130,15 +114,6 @@ def _in_form(report: PassReport, args: argparse.Namespace) -> bytes:
             "files": [dict(zip(COLUMNS, row)) for row in rows],
         }, indent=1) + "\n").encode("ascii")
     return _table(report, rows).encode("utf-8", "backslashreplace")
-
-
-def _rows(report: PassReport) -> List[tuple]:
-    rows, cumulative = [], 0
-    for parcel in report.parcels:
-        cumulative += parcel.bytes
-        rows.append((report.number or None, parcel.kind, parcel.bytes, cumulative, parcel.sha256,
-                     printable_path(parcel.path)))
-    return rows
 
 
 def _table(report: PassReport, rows: List[tuple]) -> str:

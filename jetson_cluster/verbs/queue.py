@@ -10,7 +10,8 @@ import time
 
 from jetson_cluster.downlink import read_queue
 from jetson_cluster.errors import UserError
-from jetson_cluster.verbs import add_config_arguments, config_of, printable
+from jetson_cluster.verbs import (
+    add_config_arguments, config_of, printable, refuse_unreadable)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +25,7 @@ def run(args: argparse.Namespace) -> int:
     if args.rows < 0:
         raise UserError("--rows %d: must be a whole number from 0 (0: all of the file)" % args.rows)
     config = config_of(args)
+    refuse_unreadable(config.queue.path)
     rows = read_queue(config.queue.path)
     shown = rows[:args.rows] if args.rows > 0 else rows
     if args.json:
@@ -47,13 +49,18 @@ def when(then_s: float, now_s: float) -> str:
     """A time of the past in words, both in seconds since 1970; only the time if it lies ahead."""
     moment = datetime.datetime.fromtimestamp(then_s, datetime.timezone.utc)
     at = moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-    ago_s = now_s - then_s
-    if ago_s < 0:
-        return "at %s, by a clock ahead of this one" % at
+    age = ago(now_s - then_s)
+    return "%s, at %s" % (age, at) if now_s >= then_s else "at %s, %s" % (at, age)
+
+
+def ago(age_s: float) -> str:
+    """How long ago something was, in the unit that fits."""
+    if age_s < 0:
+        return "by a clock ahead of this one"
     for unit, size_s in (("days", 86400), ("h", 3600), ("min", 60)):
-        if ago_s >= 2 * size_s:
-            return "%d %s ago, at %s" % (ago_s // size_s, unit, at)
-    return "%d s ago, at %s" % (ago_s, at)
+        if age_s >= 2 * size_s:
+            return "%d %s ago" % (age_s // size_s, unit)
+    return "%d s ago" % age_s
 
 
 def _shortened(name: str, width: int) -> str:

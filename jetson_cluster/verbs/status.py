@@ -3,16 +3,19 @@
 import argparse
 import calendar
 import json
+import os
 import time
 from typing import Optional
 
 from jetson_cluster.errors import UserError, WorldError
 from jetson_cluster.health import read_status
 from jetson_cluster.heat import describe as in_words
+from jetson_cluster.lock import NAME as LOCK
 from jetson_cluster.lock import is_held
 from jetson_cluster.starting import underway
-from jetson_cluster.verbs import add_config_arguments, config_of, printable
-from jetson_cluster.verbs.queue import in_units
+from jetson_cluster.verbs import (
+    add_config_arguments, config_of, printable, refuse_unreadable)
+from jetson_cluster.verbs.queue import ago, in_units
 
 # An idle daemon writes its status once a minute, and systemd allows one turn of its loop two.
 STALE_MIN = 5.0
@@ -29,9 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _minutes(text: str) -> float:
-    minutes = float(text)
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
     if not 0 < minutes < float("inf"):
-        raise ValueError
+        raise argparse.ArgumentTypeError("a number of minutes above 0, not %r" % text)
     return minutes
 
 
@@ -42,6 +48,8 @@ def in_minutes(minutes: float) -> str:
 
 def run(args: argparse.Namespace) -> int:
     config = config_of(args)
+    for path in (os.path.join(config.state_dir, LOCK), config.status_path):
+        refuse_unreadable(path)
     held = is_held(config.state_dir)
     starting = underway(config.state_dir, time.monotonic()) if held else ""
     if starting:  # the status file is of a process before
@@ -62,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         if trouble:
             raise WorldError(trouble)
         return 0
-    print(json.dumps(status, indent=1) if args.json else describe(status))
+    print(json.dumps(status, indent=1) if args.json else describe(status, time.time()))
     return 0
 
 
@@ -73,14 +81,21 @@ def health_trouble(status: dict, now: float, stale_min: float) -> str:
     """
     if not status["running"]:
         return "the daemon does not run (status as of %s)" % status["written_at"]
-    try:
-        written = calendar.timegm(time.strptime(status["written_at"], "%Y-%m-%dT%H:%M:%SZ"))
-    except ValueError:
+    written = moment_of(status["written_at"])
+    if written is None:
         return "the status says %r for a time; it is damaged" % status["written_at"]
     if abs(now - written) <= 60 * stale_min:
         return ""
     return "the daemon (process %d) seems stuck: its status is of %s, not of the last %s" % (
         status["process"], status["written_at"], in_minutes(stale_min))
+
+
+def moment_of(text: str) -> Optional[int]:
+    """A time as the status has it, in seconds since 1970; None if it is none."""
+    try:
+        return calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ"))
+    except ValueError:
+        return None
 
 
 def inbox_trouble(status: dict) -> str:
@@ -100,14 +115,15 @@ def power_and_load(power_mw: dict, gpu_load: Optional[float]) -> str:
                        else "GPU busy %d %% of the time" % round(100 * gpu_load))
 
 
-def describe(status: dict) -> str:
-    """The status in lines for people."""
+def describe(status: dict, now: float) -> str:
+    """The status in lines for people, at `now` (seconds since 1970)."""
     inbox, codebook, placing = status["inbox"], status["codebook"], status["placing_anew"]
-    heat = status["heat"]
+    heat, written = status["heat"], moment_of(status["written_at"])
     lines = [
-        ("daemon", "%s, as of %s (version %s)" % (
+        ("daemon", "%s, as of %s%s (version %s)" % (
             "running, process %d" % status["process"] if status["running"] else "not running",
-            status["written_at"], status["version"])),
+            status["written_at"], "" if written is None else ", " + ago(now - written),
+            status["version"])),
         ("network", "%s in %s%s" % (
             status["space"], status["embedder"],
             " - THE GPU WAS LOST too often, the processor stands in" if status["gpu"]["given_up"]
@@ -146,9 +162,11 @@ def describe(status: dict) -> str:
         lines.append(("placing", "anew: %d of %d images; the queue waits for it" % (
             placing["done"], placing["total"])))
     for kind, what in (("codebook", "REFUSED: "), ("policy", "REFUSED: "), ("orders", ""),
-                       ("outbox", "")):
-        if status[kind]["error"]:
-            lines.append((kind, what + status[kind]["error"]))
+                       ("outbox", ""), ("queue", "")):
+        why = status[kind]["error"]
+        if why:
+            gone = why.startswith(kind.capitalize() + "Absent: ")  # which is not refused
+            lines.append((kind, ("" if gone else what) + why))
     if status["last_error"]["what"]:
         lines.append(("last error", "%(at)s %(what)s" % status["last_error"]))
     lines.append(("refused", "%d files%s" % (
@@ -164,7 +182,7 @@ def images_in_words(counts: dict, sizes: dict) -> str:
     words = {"queued": "queued (%s)" % in_units(sizes["queued"]),
              "sent": "sent (%s)" % in_units(sizes["sent"]), "acked": "acknowledged",
              "waiting": "waiting to be embedded", "deleted": "acknowledged and deleted",
-             "dropped": "DELETED UNSENT"}
+             "dropped": "DELETED UNACKNOWLEDGED"}
     return ", ".join("%d %s" % (count, words.get(state, state)) for state, count in counts.items()
                      if count or state in ("queued", "sent"))
 
@@ -181,6 +199,9 @@ def passes_in_words(last: dict) -> str:
     """The newest pass."""
     if not last["number"]:
         return "none yet"
-    return "last one: number %d%s, %d images, %s" % (
+    previews = " and %d preview%s, %s" % (
+        last["previews"], "" if last["previews"] == 1 else "s", in_units(last["preview_bytes"]))
+    return "last one: number %d%s, %d image%s, %s%s" % (
         last["number"], " at " + last["made_at"] if last["made_at"] else "", last["images"],
-        in_units(last["bytes"]))
+        "" if last["images"] == 1 else "s", in_units(last["bytes"]),
+        previews if last["previews"] else "")

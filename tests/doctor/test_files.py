@@ -132,7 +132,11 @@ def test_a_disk_that_runs_full_is_told(computer, config, monkeypatch, free_bytes
         fields[1], fields[4] = 1, free_bytes  # f_frsize, f_bavail
         return os.statvfs_result(fields)
     monkeypatch.setattr(folders.os, "statvfs", said)
-    assert finding_of("disk", computer.case(config)).level == level
+    finding = finding_of("disk", computer.case(config))
+    assert finding.level == level
+    assert "room for the records of about %s images, and only for them" % {
+        "ok": "133.3 million", "warn": "13,000", "bad": "1"}[level] in finding.found
+    assert finding.needed == ("" if level == "ok" else "0.75 GB, the records of 100,000 images")
 
 
 def test_a_running_daemon_is_seen_and_left_alone(computer, config):

@@ -6,6 +6,7 @@ import tempfile
 
 import pytest
 
+from jetson_cluster import doctor
 from jetson_cluster.doctor import libraries as probes
 from jetson_cluster.doctor import machine
 
@@ -32,6 +33,19 @@ def test_a_library_that_is_missing_is_bad_with_the_command_that_brings_it(comput
     assert (finding.level, finding.fault) == ("bad", "world")
     assert "no yaml here" in finding.found
     assert finding.mend == "%s -m pip install 'PyYAML>=6.0.1'" % sys.executable
+
+
+def test_of_a_python_that_may_not_be_started_only_it_is_bad(computer, config, monkeypatch):
+    monkeypatch.setattr(machine.sys, "executable", str(computer.root / "no-python"))
+    found = doctor.examine(computer.case(config))
+    rows = {row.name: row.finding for row in found.rows}
+    assert "cannot be started: No such file" in rows["python"].found
+    assert rows["python"].level == "bad"
+    for name in ("numpy", "Pillow", "PyYAML", "watchdog", "locale", "ONNX Runtime", "OpenVINO",
+                 "TensorRT", "PyCUDA", "embedder"):
+        assert rows[name][:2] == ("skip", "cannot be told without python")
+    assert not found.could_start and found.runtimes == []
+    assert [name for name in rows if "pip install" in rows[name].mend] == []
 
 
 MAKES = """

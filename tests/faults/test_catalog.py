@@ -15,6 +15,7 @@ from catalog_checks import NOT_UTF8, all_rows, assert_counts_hold, counted, pyth
 from catalogued import SPACE, arrival, image, record, refusal, sha256_of
 from jetson_cluster.catalog import Catalog, open_or_rebuild
 from jetson_cluster.inbox import Arrival
+from jetson_cluster.ledger import Moved
 from jetson_cluster.schema import ACKED, DELETED, DROPPED, HELD, MISSING, QUEUED, SENT, WAITING
 
 
@@ -287,13 +288,14 @@ class History(RuleBasedStateMachine):
         before = self.states[content]
         after = {
             "ack": DELETED if before in (DELETED, DROPPED) else ACKED,
-            "nack": self._there(content) if before == SENT else before,
+            "nack": (self._there(content) if before == SENT else
+                     None if before in (ACKED, DELETED) else before),
             "resend": (self._there(content) if before in (SENT, ACKED) else
                        before if before in (QUEUED, WAITING, MISSING) else None),
             "hold": HELD if before in (QUEUED, WAITING, MISSING, HELD) else None,
             "release": self._there(content) if before == HELD else before}[action]
         moved = self.catalog.move(action, [number])
-        assert moved == ({} if after is None else {number: (before, after)})
+        assert moved == ({} if after is None else {number: Moved(before, after)})
         self.states[content] = after or before
 
     @precondition(lambda self: self.states)

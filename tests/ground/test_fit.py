@@ -178,6 +178,7 @@ def test_an_archive_that_is_not_there_is_one_clear_line(tiny, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("out, told", [
+    ("z.txt", "z.txt: a codebook's name must end in .npz"),
     ("file/codebook.npz", "there is no folder"), ("absent/codebook.npz", "make it first"),
     ("archive", "is a folder"), ("/proc/codebook.npz", "nothing can be written in /proc")])
 def test_a_place_that_cannot_be_written_is_told_before_hours_of_embedding(

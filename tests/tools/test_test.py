@@ -66,6 +66,19 @@ def test_an_environment_that_cannot_be_made_is_a_failure(finished):
     assert finished.exit_status(strict=False) == 1
 
 
+@pytest.mark.parametrize("words", [["--help"], ["--quick", "-h"]])
+def test_help_is_its_own_and_makes_nothing(tool, monkeypatch, capsys, words):
+    monkeypatch.setattr(tool.os, "makedirs", lambda *_, **__: pytest.fail("makes folders"))
+    assert tool.main(words) == 0
+    assert capsys.readouterr().out.strip() == tool.__doc__.strip()
+
+
+def test_help_to_a_reader_that_is_gone_says_nothing():
+    done = subprocess.run("(sleep 0.1; %s %s --help) | true" % (sys.executable, PROGRAM),
+                          shell=True, stderr=subprocess.PIPE)
+    assert done.stderr == b""
+
+
 @pytest.mark.parametrize("soak", [True, False])
 def test_a_soak_is_the_fault_tests_at_full_length_and_no_other_run(tool, monkeypatch, soak):
     calls = []

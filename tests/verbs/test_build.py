@@ -126,6 +126,16 @@ def test_a_model_that_is_not_there_is_the_users_error(tmp_path):
         command("--model", tmp_path / "absent.onnx")
 
 
+def test_a_network_in_the_recipes_place_is_told_how_to_be_named(model):
+    with pytest.raises(UserError, match="no recipe; name it with --model %s" % model):
+        command(model)
+
+
+def test_without_any_config_the_way_to_do_without_is_named(tmp_path):
+    with pytest.raises(UserError, match="none.yaml: is not there; .* --model FILE.onnx"):
+        command("--config", tmp_path / "none.yaml")
+
+
 def test_a_model_and_a_config_are_not_both_taken(model, tmp_path, capsys):
     with pytest.raises(SystemExit):
         command("--model", model, "--config", tmp_path / "config.yaml")

@@ -51,7 +51,7 @@ def test_a_held_image_says_since_which_order(rover, capsys):
     rover.command("apply", orders)
     capsys.readouterr()
     people = explain(rover, capsys, "sol0000.jpg")
-    assert "held since order 42 (by hand, o.csv), at " in people
+    assert ", by order 42 (by hand, o.csv)" in people
     told = json.loads(explain(rover, capsys, "sol0000.jpg", "--json"))
     assert [(one["action"], one["order_id"]) for one in told["account"]] == [("hold", "42")]
 
@@ -61,7 +61,7 @@ def test_a_held_image_names_the_hold_that_held_it_not_one_that_changed_nothing(r
     rover.catalog.audit("2026-01-01T00:00:00Z", "test", None, "hold", "sol0000.jpg", "applied", "")
     rover.catalog.move("hold", [1])
     rover.catalog.audit("2026-01-02T00:00:00Z", "test", None, "hold", "sol0000.jpg", "unchanged", "")
-    assert "held since test, at 2026-01-01T00:00:00Z" in explain(rover, capsys, "sol0000.jpg")
+    assert "held since 2026-01-01T00:00:00Z, by test" in explain(rover, capsys, "sol0000.jpg")
 
 
 def test_the_account_speaks_of_this_image_and_no_other(rover, capsys):
@@ -93,6 +93,12 @@ def unknown(rover, capsys, target):
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1
     return err
+
+
+def test_a_file_elsewhere_is_said_to_be_elsewhere(rover, capsys, tmp_path):
+    path = tmp_path / "elsewhere.jpg"
+    path.write_text("whatever")
+    assert "is not below the inbox, " in unknown(rover, capsys, str(path))
 
 
 def test_a_refused_file_says_why_it_is_no_image(rover, capsys):

@@ -47,6 +47,35 @@ def test_root_that_may_not_become_the_owner_is_told_whom_to_run_it_as():
 
 
 @AS_ROOT
+@pytest.mark.parametrize("verb", ["status", "queue"])
+@pytest.mark.parametrize("place, mode, told", [
+    ("state", 0o750, "may not read there; be in the group root, or run: sudo -u root"),
+    ("state", 0o700, "may not read there; run: sudo -u root"),
+    ("file", 0o640, "may not read it; be in the group root, or run: sudo -u root")])
+def test_who_may_not_read_is_told_how_to(verb, place, mode, told):
+    with tempfile.TemporaryDirectory() as folder, Operations(pathlib.Path(folder)) as rover:
+        os.chmod(folder, 0o755)
+        os.chmod(str(rover.state), 0o755)
+        for name in ("queue.csv", "status.json", "lock"):
+            (rover.state / name).write_text("")
+            if place == "file":
+                os.chmod(str(rover.state / name), mode)
+        if place == "state":
+            os.chmod(str(rover.state), mode)
+        become = ("import os, sys; from jetson_cluster import cli; "
+                  "from jetson_cluster.verbs import marks, queue, status; "
+                  "os.setgroups([]); os.setgid(65534); os.setuid(65534); "
+                  "sys.exit(cli.main(sys.argv[1:]))")
+        words = [verb, "--config", str(rover.config())]
+        done = subprocess.run([sys.executable, "-c", become] + words, stderr=subprocess.PIPE,
+                              timeout=60)
+        err = done.stderr.decode()
+        assert done.returncode == 2 and len(err.splitlines()) == 1, err
+        assert " belongs to user root, and this one %s jetson-cluster %s" % (
+            told, " ".join(words)) in err
+
+
+@AS_ROOT
 def test_the_command_that_is_proposed_can_be_pasted_into_a_shell():
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)

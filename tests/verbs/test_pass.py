@@ -93,6 +93,18 @@ def test_a_dry_run_has_no_number_in_any_form(rover, capsys):
     assert capsys.readouterr().out.splitlines()[1].startswith(",image,100,100,")
 
 
+def test_with_an_outbox_a_pass_is_refused_and_a_dry_run_is_not(rover, capsys):
+    rover.add(100)
+    outbox = ("--set", "outbox.path=%s" % (rover.folder / "outbox"))
+    assert rover.command("pass", "--budget", "4MB", *outbox) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and len(err.splitlines()) == 1
+    assert "outbox.path is set (%s)" % (rover.folder / "outbox") in err
+    assert rover.states() == ["queued"]
+    assert rover.command("pass", "--budget", "4MB", "--dry-run", "--paths", *outbox) == 0
+    assert capsys.readouterr().out.splitlines() == paths(rover, 0)
+
+
 def test_a_pass_that_had_no_budget_is_shown_without_a_remainder(rover, capsys):
     rover.catalog.begin_pass(rover.add(1500), [], 0, "outbox", "2026-01-02T03:04:05Z")
     assert rover.command("pass", "--show", "1") == 0

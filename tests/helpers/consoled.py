@@ -1,0 +1,92 @@
+"""A catalog that came down from a rover, with its codebook: for the tests of the console.
+
+The images are not here, as on the ground; the catalog holds their drawn previews. Placed and valued
+by the flight code, in clusters of one colour each.
+"""
+
+import hashlib
+import io
+
+import numpy as np
+from PIL import Image as Pictures
+from PIL import ImageDraw
+
+from jetson_cluster import codebook
+from jetson_cluster.catalog import Catalog
+from jetson_cluster.head import Head
+from jetson_cluster.placing import Placing
+from jetson_cluster.policy import EMPTY
+from jetson_cluster.preview import Preview
+from jetson_cluster.quality import Measures
+from jetson_cluster.records import Image
+from jetson_cluster.walker import Arrival
+
+SPACE, DIMENSION, AT = "net/layer@0123456789abcdef", 16, "2026-01-02T03:04:05Z"
+COLOURS = ((176, 110, 70), (120, 84, 66), (198, 160, 120), (90, 90, 100), (150, 70, 50),
+           (210, 190, 160))
+
+
+def codebook_of(clusters, path):
+    """One centroid along each axis; saved to `path`."""
+    ramp = np.linspace(0, 1, codebook.QUANTILE_POINTS).astype(np.float32)
+    made = codebook.Codebook(
+        space=SPACE, normalisation="l2", centroids=0.9 * np.eye(clusters, DIMENSION).astype("f4"),
+        counts=np.full(clusters, 10), scales=np.full(clusters, 0.5, np.float32),
+        novelty_quantiles=2 * ramp, margin_quantiles=ramp, r50=1.0, r95=1.9)
+    codebook.save(str(path), made)
+    return made
+
+
+def drawn(cluster, number):
+    """A small picture of its kind."""
+    random = np.random.RandomState(number)
+    picture = Pictures.new("RGB", (128, 96), COLOURS[cluster % len(COLOURS)])
+    pen = ImageDraw.Draw(picture)
+    for _ in range(14):
+        x, y, size = random.randint(0, 128), random.randint(30, 96), random.randint(3, 16)
+        shade = tuple(int(c * random.uniform(0.5, 1.2)) % 256 for c in COLOURS[cluster % 6])
+        pen.ellipse([x, y, x + size, y + size * 0.7], fill=shade)
+    return picture
+
+
+def preview(picture):
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=60)
+    return Preview(stream.getvalue(), "jpeg", picture.width, picture.height, 30.0)
+
+
+class Down:
+    """What came down: `catalog`, `codebook`, and where the policy and the orders go."""
+
+    def __init__(self, folder, clusters=6, each=20, names=None, pictures=drawn):
+        """`names` are given to the first images; the rest are called sol0000_0000.jpg and so on."""
+        folder.mkdir(exist_ok=True)
+        self.folder, self.clusters = folder, clusters
+        self.catalog, self.codebook = folder / "catalog.sqlite", folder / "codebook.npz"
+        self.policy, self.orders = folder / "policy.yaml", folder / "order.yaml"
+        self.book = codebook_of(clusters, self.codebook)
+        random = np.random.RandomState(7)
+        names = list(names or [])
+        images = []
+        for number in range(clusters * each):
+            cluster = number % clusters
+            name = names[number] if number < len(names) else "sol%04d_%04d.jpg" % (
+                number // 50, number)
+            embedding = np.eye(DIMENSION)[cluster] + random.normal(0, 0.12, DIMENSION)
+            images.append(Image(
+                Arrival("/rover/inbox/" + name, int(random.randint(40000, 400000)), 1, 1),
+                hashlib.sha256(b"%d" % number).hexdigest(), 640, 480, AT,
+                embedding.astype(np.float32),
+                measures=Measures(0.1, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0),
+                preview=preview(pictures(cluster, number))))
+        with self.opened(SPACE) as catalog:
+            placing = Placing(catalog, Head(catalog, 50))
+            placing.use(self.book, EMPTY)
+            placing.record(images, [])
+
+    def opened(self, space=None):
+        return Catalog(str(self.catalog), space)
+
+    def sha(self, image):
+        with self.opened() as catalog:
+            return catalog.rows([image])[image].sha256
