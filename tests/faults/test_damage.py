@@ -76,11 +76,12 @@ def test_a_catalog_cut_anywhere_is_made_anew_or_survives_with_every_acknowledgem
         used, name, before, then):
     used.restore(before)
     path = os.path.join(used.own, "state", name)
-    anew = 0
-    for size in sizes_to_cut(os.path.getsize(path), 4096, 30):
+    anew, sizes = 0, sizes_to_cut(os.path.getsize(path), 4096, 30)
+    for size in sizes:
         told = used.restore(before)
         cut(path, size)
         anew += assert_starts(used, told, "%s cut to %d bytes" % (name, size), then)
+    print("%s cut to %d lengths: %d times made anew" % (name, len(sizes), anew))
     assert anew > 0 or name.endswith("-wal")
 
 
@@ -90,12 +91,14 @@ def test_a_flipped_bit_in_the_catalog_makes_nothing_be_sent_again(used, name, be
     used.restore(before)
     path = os.path.join(used.own, "state", name)
     chosen, size = random.Random(name), os.path.getsize(path)
-    for _ in range(1500 if faults.SOAK else 40):
+    flips, anew = 1500 if faults.SOAK else 40, 0
+    for _ in range(flips):
         place, bit = chosen.randrange(size), chosen.randrange(8)
         told = used.restore(before)
         flip(path, place, bit)
-        assert_starts(used, told, "bit %d of byte %d of %s flipped" % (bit, place, name),
-                      "recover_from_unseen_damage")
+        anew += assert_starts(used, told, "bit %d of byte %d of %s flipped" % (bit, place, name),
+                              "recover_from_unseen_damage")
+    print("%d bits of %s flipped, one at a time: %d times made anew" % (flips, name, anew))
 
 
 def test_no_other_file_that_is_cut_or_flipped_keeps_the_daemon_from_starting(used):

@@ -30,6 +30,8 @@ def test_a_disk_that_is_full_at_any_write_costs_time_and_nothing_else(stage):
         check_log(worked.log)
         paused += worked.returned
         stage.run("recover", told)
+    print("full from any of %d operations on; it waited for room %d times" % (
+        -(-needed // every), paused))
     assert paused > 0, "it never had to wait for room"
 
 

@@ -37,7 +37,9 @@ def test_work_that_is_killed_at_any_operation_loses_nothing_of_what_was_told(sta
     points = points_of([operation for operation in faults.read_trace(stage.trace)
                         if operation.kind != "!"])
     assert len(points) > 10
-    for number, how in points[faults.MINOR % EVERY::EVERY]:
+    points = points[faults.MINOR % EVERY::EVERY]
+    print("killed at %d points of %s" % (len(points), work))
+    for number, how in points:
         told = stage.restore(scenario.before)
         ended = stage.run(work, die_at=number, how=how, below=below)
         assert ended.died, "it did other things than in the life before"

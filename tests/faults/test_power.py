@@ -24,6 +24,7 @@ def cut_power(stage, scenario, then):
     tellings = [number for number, operation in enumerate(operations, 1) if operation.kind == "!"]
     cuts = sorted(chosen.choice(tellings) if number % 2 else chosen.randrange(len(operations) + 1)
                   for number in range(CUTS))
+    print("power cut %d times in %s, of %d operations" % (len(cuts), work, len(operations)))
     done = 0
     for number, cut in enumerate(cuts):
         for operation in operations[done:cut]:

@@ -115,7 +115,7 @@ class Rover:
         codebook.save(str(path or self.codebook), made)
 
 
-def until(true, seconds=30):
+def until(true, seconds=180):
     """Wait for something another thread brings about."""
     deadline = time.monotonic() + seconds
     while not true():

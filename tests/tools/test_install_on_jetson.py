@@ -285,7 +285,7 @@ def interrupted(jetson, step, number):
         assert time.monotonic() < deadline and running.poll() is None
         time.sleep(0.02)
     os.killpg(running.pid, number)
-    running.communicate(timeout=60)
+    running.communicate(timeout=240)
     jetson.forget("hang")
     return running.returncode
 
