@@ -9,6 +9,7 @@ import os
 import pathlib
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -142,6 +143,8 @@ class Jetson:
         """Starts the program, in a process group of its own; no file may exceed so many bytes."""
         def prepare():
             os.setsid()
+            # Whoever started the tests in the background had it ignored, and a shell cannot undo that.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
         return subprocess.Popen(
