@@ -22,6 +22,7 @@ from jetson_cluster.passes import PassReport
 from jetson_cluster.policy import AMENDABLE
 from jetson_cluster.records import Row, text_in
 from jetson_cluster.schema import ACKED, HELD, QUEUED, SENT
+from jetson_cluster.wording import counted
 
 APPLIED = "applied"
 UNCHANGED = "unchanged"  # it was so already
@@ -232,8 +233,8 @@ def _mark_pass(catalog: Catalog, name: str, number: int) -> Outcome:
     moved = catalog.move_pass(name, number)
     changed = [image for image in images
                if image in moved and _changed(name, rows[image], moved[image])]
-    said = ["%s %d of the %d images of pass %d" % (
-        DONE[name][1], len(changed), len(images), number)]
+    said = ["%s %d of the %s of pass %d" % (
+        DONE[name][1], len(changed), counted(len(images), "image"), number)]
     if previews:
         said.append("and the previews of %d" % previews)
     if len(changed) < len(images):
@@ -269,6 +270,10 @@ def not_one(catalog: Catalog, target: str, images: List[int]) -> Outcome:
         return Outcome(target, REFUSED, "%s may mean any of several images: %s%s" % (
             target, ", ".join(named), " and %d more" % more if more > 0 else ""),
             candidates=named)
+    refused = catalog.refusal_of(target)
+    if refused is not None:
+        return Outcome(target, REFUSED, "%s is no usable image: %s" % (target, refused.reason),
+                       unknown=True)
     why = "; a hash needs at least %d digits" % LEAST_PREFIX if (
         _HASH.fullmatch(target) and len(target) < LEAST_PREFIX) else ""
     return Outcome(target, REFUSED, "no image is called %s%s" % (target, why), unknown=True)

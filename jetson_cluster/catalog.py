@@ -72,6 +72,15 @@ class Catalog(PassBook, Placements, Candidates, OutboxLinks, Attempts):
                                 "FROM refusals ORDER BY id DESC LIMIT ?", (limit,))
         return [Refusal(path_out(row[0]), *row[1:]) for row in rows]
 
+    def refusal_of(self, name: str) -> Optional[Refusal]:
+        """The newest refusal of a file of that path or file name."""
+        stored, end = path_in(name), path_in("/" + os.path.basename(name))
+        row = self._db.execute(
+            "SELECT path, bytes, mtime_ns, code, reason, refused_at FROM refusals "
+            "WHERE path = ?1 OR (?2 AND substr(path, -?4) = ?3) ORDER BY id DESC LIMIT 1",
+            (stored, not os.path.isabs(name), end, len(end))).fetchone()
+        return Refusal(path_out(row[0]), *row[1:]) if row else None
+
     # ---- files -------------------------------------------------------------------------------
 
     def known(self, arrivals: Sequence[Arrival]) -> Set[str]:
@@ -243,6 +252,11 @@ class Catalog(PassBook, Placements, Candidates, OutboxLinks, Attempts):
         if held in ((path, QUEUED), (path, WAITING)):
             # The path must never send other content than the queue promised.
             self._set_there(row[0])
+
+    def forget_file(self, path: str) -> None:
+        """At `path` is other content than was thought: an image there is missing, the file unknown."""
+        with self._transaction():
+            self._leave_path(path_in(path), None)
 
     def mark_missing(self, images: Sequence[int], exists=os.path.exists) -> List[int]:
         """The files of these images are gone: take another of their paths, or mark them.

@@ -69,7 +69,7 @@ class Head:
 
     def terms(self, policy: Policy) -> Terms:
         """What images compete on now; the sent near-duplicates are left to the pool to ask for."""
-        clusters, diversity, ageing = self._catalog.clusters, policy.diversity, policy.ageing
+        diversity, ageing = policy.diversity, policy.ageing
         counts = self._catalog.counts
         return Terms(
             weights=self.weights(policy),

@@ -18,6 +18,7 @@ from jetson_cluster.downlink import printable_path
 from jetson_cluster.files import write_atomically
 from jetson_cluster.passes import IMAGE, PREVIEW, PassReport, recall_pass
 from jetson_cluster.previews import Previews
+from jetson_cluster.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,8 @@ class PassLists:
     def _write(self, number: int) -> None:
         report, unwritten = with_previews(recall_pass(self._catalog, number), self._previews)
         if unwritten:
-            raise OSError("%d previews of pass %d could not be written" % (unwritten, number))
+            raise OSError("%s of pass %d could not be written" % (
+                counted(unwritten, "preview"), number))
         os.makedirs(self.folder, exist_ok=True)
         write_atomically(os.path.join(self.folder, "%d.csv" % number), csv_of(report))
         lists = sorted(filter(_LIST.fullmatch, os.listdir(self.folder)),

@@ -22,6 +22,7 @@ from jetson_cluster.ranking import PIN
 from jetson_cluster.records import Row
 from jetson_cluster.schema import QUEUED
 from jetson_cluster.walker import examine
+from jetson_cluster.wording import counted, in_units
 
 log = logging.getLogger(__name__)
 
@@ -77,10 +78,11 @@ class PassReport(NamedTuple):
         if not self.parcels and not self.number:
             return "; ".join(("no pass",) + self.notes)
         previews = len(self.of(PREVIEW))
-        said = "%s: %d images%s, %d%s bytes" % (
-            "pass %d" % self.number if self.number else "a pass", len(self.of(IMAGE)),
-            " and %d previews" % previews if previews else "", self.bytes,
-            " of %d" % self.budget_bytes if self.budgeted else "")
+        said = "%s: %s%s, %s%s" % (
+            "pass %d" % self.number if self.number else "a pass",
+            counted(len(self.of(IMAGE)), "image"),
+            " and " + counted(previews, "preview") if previews else "", in_units(self.bytes),
+            " of " + in_units(self.budget_bytes) if self.budgeted else "")
         return "; ".join((said,) + self.notes)
 
 
@@ -249,9 +251,9 @@ class _Choice:
         chosen = {item.image for item in self.images}
         for image in pins:
             if image not in chosen | self._unfit:
-                self.notes.append("pinned %s (%d bytes) does not fit" % (
+                self.notes.append("pinned %s (%s) does not fit" % (
                     printable_path(os.path.basename(self._rows[image].path)),
-                    self._rows[image].bytes))
+                    in_units(self._rows[image].bytes)))
 
     def _choose_previews(self, ranked: List[int]) -> int:
         """The previews that go first, in rank order and then the oldest; their bytes."""
@@ -304,12 +306,12 @@ class _Choice:
 
     def _note_what_is_left(self) -> None:
         if self._gone:
-            self.notes.append("the files of %d images are gone%s" % (
-                self._gone, "" if self._downlink.inbox_available()
+            self.notes.append("the files of %s are gone%s" % (
+                counted(self._gone, "image"), "" if self._downlink.inbox_available()
                 else ", for the inbox is not there (unmounted?)"))
         if self._changed:
-            self.notes.append("%d files cannot be read or are not what they were; the daemon will "
-                              "look at them" % self._changed)
+            self.notes.append("%s cannot be read or not what was catalogued; the daemon will "
+                              "look" % counted(self._changed, "file"))
         if self.images or self.previews:
             return
         sizes = [row.bytes for image, row in self._rows.items()
@@ -317,8 +319,8 @@ class _Choice:
         if not self._catalog.count_of(QUEUED):
             self.notes.append("no image is queued")
         elif sizes:
-            self.notes.append("nothing fits into %d bytes: the smallest of the %d images looked at "
-                              "has %d" % (self._budget_bytes, len(sizes), min(sizes)))
+            self.notes.append("nothing fits into %s: the smallest of %s looked at has %s" % (
+                in_units(self._budget_bytes), counted(len(sizes), "image"), in_units(min(sizes))))
         states = self._catalog.states_of(sorted(self._downlink.head.held(self._downlink.policy)))
         held = list(states.values()).count(QUEUED)
         if held:

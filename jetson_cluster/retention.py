@@ -24,6 +24,7 @@ from jetson_cluster.link_folder import Look, look_at
 from jetson_cluster.records import Row
 from jetson_cluster.removal import ABSENT, GONE, OTHER, aside_of, put_back, remove
 from jetson_cluster.schema import ACKED, DROPPED, QUEUED, SENT
+from jetson_cluster.wording import counted, in_units
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +200,8 @@ class Retention:
                 self._account([_Chosen(row, ()) for row in done])
         self._sync(chosen)
         if done and not dropping:
-            log.info("ImagesDeleted: %d acknowledged ones, %s", len(done), _size(freed))
+            log.info("ImagesDeleted: %s, acknowledged before, %s",
+                     counted(len(done), "image"), in_units(freed))
         for row in done if dropping else ():
             log.warning("ImageDropped: %s: %s: deleted to make room; the ground never acknowledged it",
                         row.sha256, printable_path(row.path))
@@ -218,6 +220,8 @@ class Retention:
             if now is None or now.state != state or (state != ACKED and now.pinned is not None):
                 continue
             results = [self._delete(path, look, row.sha256) for path, look in files]
+            for path in (path for (path, _), what in zip(files, results) if what == OTHER):
+                self._catalog.forget_file(path)  # for the inbox to read what is there now
             freed += row.bytes * results.count(GONE)
             if REFUSED in results:
                 self._refusing[row.image] = self._monotonic() + REST_S
@@ -315,27 +319,23 @@ class Retention:
         if self.accepting:
             if self._said:
                 log.warning("AcceptingAgain: %s free at %s; new images are read again",
-                            _size(free_bytes), self._inbox)
+                            in_units(free_bytes), self._inbox)
             self.error = self._said = ""
             return
         if not self._state_room.accepting:
             kind = "state"
             why = "%s free of the %s to be kept at %s" % (
-                _size(state_free_bytes), _size(STATE_BYTES), self._state_dir)
+                in_units(state_free_bytes), in_units(STATE_BYTES), self._state_dir)
         else:
             kind = "refused" if self._refused else "nothing left"
             sent = self._catalog.counts[SENT]
             why = "%s free of the %s to be kept at %s; %s%s" % (
-                _size(free_bytes), _size(mark_bytes), self._inbox,
+                in_units(free_bytes), in_units(mark_bytes), self._inbox,
                 "what may be deleted cannot be, such as " + self._refused if self._refused
-                else "nothing more may be deleted",
-                ", but once they are acknowledged %d images that were sent, %s" % (
-                    sent, _size(self._catalog.sizes[SENT])) if sent else "")
+                else "nothing more may be deleted now",
+                "; %s sent, %s, may be once acknowledged" % (
+                    counted(sent, "image"), in_units(self._catalog.sizes[SENT])) if sent else "")
         why += "; new images stay in the inbox unread"
         if kind != self._said:
             log.error("NotAccepting: %s", why)
         self.error, self._said = "NotAccepting: " + why, kind
-
-
-def _size(count: float) -> str:
-    return "%.1f GB" % (count / 1e9) if count >= 1e8 else "%.1f MB" % (count / 1e6)

@@ -197,7 +197,7 @@ def test_a_nack_of_a_pass_lets_its_previews_be_sent_again(rover):
     images = rover.add(10, 10, previews=100)
     rover.catalog.begin_pass([images[0]], images, 1000, "test", AT)
     result = do(rover, "nack", "pass:1")
-    assert result.words == "queued again 1 of the 1 images of pass 1 and the previews of 2"
+    assert result.words == "queued again 1 of the 1 image of pass 1 and the previews of 2"
     assert rover.catalog.unsent_previews(10) == images
 
 
@@ -335,7 +335,7 @@ def test_a_pass_by_order_is_made_once(rover):
     rover.add(100, 100, 100)
     result, = follow(rover, "- {id: 46, pass: 200}")
     assert result.result == APPLIED and result.report.number == 1
-    assert result.words == "pass 1: 2 images, 200 of 200 bytes"
+    assert result.words == "pass 1: 2 images, 200 B of 200 B"
     assert rover.catalog.pass_of(1).origin == "order 46"
     assert follow(rover, "- {id: 46, pass: 0.2kB}")[0].result == REPEATED
     assert rover.states() == ["sent", "sent", "queued"]
@@ -357,7 +357,7 @@ def test_while_a_pass_is_chosen_others_may_write(rover, tmp_path):
         return sender(rover)(budget_bytes, origin, also)
 
     result = applying.apply(rover.catalog, Action("46", "pass", (), 1000, 1, "test"), "test", AT, send)
-    assert result.words == "pass 1: 1 images, 100 of 1000 bytes"
+    assert result.words == "pass 1: 1 image, 100 B of 1.0 kB"
     assert rover.states() == ["held", "sent"]
 
 

@@ -125,7 +125,7 @@ def test_a_list_waits_for_previews_that_cannot_be_written(rover):
     (rover.state / "previews").write_text("in its place")
     rover.order("46", "1kB")
     rover.lists.write_due()
-    assert "1 previews of pass 1 could not be written" in rover.lists.error
+    assert "1 preview of pass 1 could not be written" in rover.lists.error
     assert not rover.folder_of_lists.exists()
     (rover.state / "previews").unlink()
     rover.lists.write_due()

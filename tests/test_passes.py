@@ -59,7 +59,7 @@ def test_a_pass_takes_the_head_of_the_queue_and_marks_it_sent(rover):
     report = make(rover, 320)
     assert images_in(report) == [images[0], images[2], images[4]]
     assert (report.number, report.bytes, report.words) == (
-        1, 300, "pass 1: 3 images, 300 of 320 bytes")
+        1, 300, "pass 1: 3 images, 300 B of 320 B")
     assert rover.states() == ["sent", "queued", "sent", "queued", "sent"]
     assert rover.catalog.pass_images(1) == images_in(report)
     assert [parcel.path for parcel in report.parcels] == [
@@ -77,8 +77,8 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(rover):
 
 @pytest.mark.parametrize("sizes, budget, why", [
     ((), 1000, "no image is queued"),
-    ((100, 200), 0, "nothing fits into 0 bytes: the smallest of the 2 images looked at has 100"),
-    ((300, 200), 199, "nothing fits into 199 bytes: the smallest of the 2 images looked at has 200")])
+    ((100, 200), 0, "nothing fits into 0 B: the smallest of 2 images looked at has 100 B"),
+    ((300, 200), 199, "nothing fits into 199 B: the smallest of 2 images looked at has 200 B")])
 def test_a_pass_with_nothing_in_it_is_told_and_not_recorded(rover, sizes, budget, why):
     if sizes:
         rover.add(*sizes)
@@ -108,7 +108,7 @@ def test_a_pass_says_that_the_policy_holds_what_is_queued(rover):
     assert make(rover, 1000).words == "no pass; the policy holds 2 of the 2 queued images"
     rover.policy = rover.policy._replace(holds=(rover.sha(images[0])[:12],))
     assert make(rover, 400).notes == (
-        "nothing fits into 400 bytes: the smallest of the 1 images looked at has 500",
+        "nothing fits into 400 B: the smallest of 1 image looked at has 500 B",
         "the policy holds 1 of the 2 queued images")
     assert make(rover, 1000).notes == ()
 
@@ -125,7 +125,7 @@ def test_pinned_images_go_first_and_one_that_does_not_fit_is_named(rover):
     rover.catalog.move("pin", [images[3], images[2]])
     report = make(rover, 250)
     assert images_in(report) == [images[2], images[0]]
-    assert report.notes == ("pinned sol0003.jpg (900 bytes) does not fit",)
+    assert report.notes == ("pinned sol0003.jpg (900 B) does not fit",)
 
 
 def test_a_nacked_pass_goes_again_and_an_acknowledged_one_never(rover):
@@ -202,7 +202,7 @@ def test_a_file_rewritten_since_is_not_sent_as_what_it_was(rover):
     (rover.inbox / "sol0000.jpg").write_bytes(b"x" * 100)
     report = make(rover, 1000)
     assert images_in(report) == [images[1]]
-    assert "1 files cannot be read or are not what they were" in report.notes[0]
+    assert "1 file cannot be read or not what was catalogued" in report.notes[0]
     assert rover.states() == ["queued", "sent"]
 
 
@@ -216,7 +216,7 @@ def test_with_previews_first_all_unsent_ones_go_ahead_of_the_images(rover):
     assert [parcel.image for parcel in report.of(PREVIEW)] == images
     assert images_in(report) == images[:2] and report.bytes == 230
     assert [parcel.kind for parcel in report.parcels] == [PREVIEW] * 3 + [IMAGE] * 2
-    assert report.words == "pass 1: 2 images and 3 previews, 230 of 230 bytes"
+    assert report.words == "pass 1: 2 images and 3 previews, 230 B of 230 B"
     more = rover.add(100, previews=10)
     second = make(rover, 110)
     assert [parcel.image for parcel in second.of(PREVIEW)] == more
@@ -283,7 +283,7 @@ def test_a_pass_of_which_only_the_journal_tells_is_shown_from_it(rover, tmp_path
         images = anew.add(100, 100)
         shown = recall_pass(anew.catalog, 1)
         assert sorted(images_in(shown)) == images and shown.repeated
-        assert shown.words == "pass 1: 2 images, 200 bytes; known from the journal alone"
+        assert shown.words == "pass 1: 2 images, 200 B; known from the journal alone"
 
 
 def test_a_pass_shown_again_says_what_went_again_since(rover):
@@ -409,7 +409,7 @@ def test_while_images_are_placed_anew_a_pin_that_is_held_stays_and_one_too_large
     anew.policy = anew.policy._replace(holds=(anew.sha(anew.images[3]),))
     report = make(anew, 100)
     assert images_in(report) == [first]
-    assert report.notes[1:] == ("pinned sol0004.jpg (900 bytes) does not fit",)
+    assert report.notes[1:] == ("pinned sol0004.jpg (900 B) does not fit",)
 
 
 def test_while_images_are_placed_anew_a_pin_that_is_sent_does_not_go_again(anew):

@@ -16,6 +16,7 @@ from jetson_cluster.config import DELETE_UNRECEIVED, KEEP, RetentionConfig
 from jetson_cluster.head import Head
 from jetson_cluster.policy import EMPTY
 from jetson_cluster.retention import PIECE, REST_S, STATE_BYTES, Decision, Retention, decide
+from jetson_cluster.walker import examine
 
 MB = 1000 * 1000
 MARK = 100 * MB
@@ -420,8 +421,8 @@ def test_without_anything_to_delete_no_images_are_taken_in_and_that_is_said_once
     for _ in range(3):
         rover.look()
     assert not rover.retention.accepting and len(rover.there()) == 4
-    assert rover.retention.error.startswith("NotAccepting: 99.0 MB free of the 0.1 GB to be kept")
-    assert "2 images that were sent, 2.0 MB" in rover.retention.error
+    assert rover.retention.error.startswith("NotAccepting: 99.0 MB free of the 100.0 MB to be kept")
+    assert "2 images sent, 2.0 MB, may be once acknowledged" in rover.retention.error
     assert events(caplog) == ["NotAccepting"]
     rover.disk.total += MB  # just the mark: not yet
     rover.look()
@@ -538,8 +539,11 @@ def test_other_content_at_its_path_is_not_dropped_though_size_and_time_agree(rov
     rover.replace(images[1])
     rover.keep(MARK - 1, DELETE_UNRECEIVED)
     rover.look()
-    assert rover.states() == ["dropped", "queued"] and rover.there() == images[1:]
+    assert rover.states() == ["dropped", "missing"] and rover.there() == images[1:]
     assert audits(rover)[-1] == ("delete", rover.sha(images[1]), "refused")
+    # What is there was never seen: the inbox is to read it, though size and time are known.
+    there = examine(rover.path_of(images[1]))
+    assert rover.catalog.known([there]) == set()
 
 
 def test_a_kill_in_the_midst_of_it_leaves_no_image_gone_without_a_trace(rover, monkeypatch):

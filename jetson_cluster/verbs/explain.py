@@ -28,7 +28,6 @@ from jetson_cluster.walker import is_passed_over
 from jetson_cluster.wishes import policy_of
 
 ROWS_LOOKED_AT = 2000  # of the queue, for the place of the image
-REFUSALS_LOOKED_AT = 100000
 AUDIT_LOOKED_AT, AUDIT_SHOWN = 1000, 10
 
 
@@ -152,10 +151,10 @@ def _speaks_of(one: Audited, row: Row) -> bool:
 
 def _unknown(config: Config, catalog: Catalog, target: str) -> str:
     """Why there is no image of that name."""
-    for refusal in catalog.refusals(REFUSALS_LOOKED_AT):
-        if target in (refusal.path, os.path.basename(refusal.path)):
-            return "%s is no usable image: %s (%s, at %s)" % (
-                refusal.path, refusal.reason, refusal.code, refusal.refused_at)
+    refusal = catalog.refusal_of(target)
+    if refusal is not None:
+        return "%s is no usable image: %s (%s, at %s)" % (
+            refusal.path, refusal.reason, refusal.code, refusal.refused_at)
     path = os.path.join(config.inbox.path, target)
     if os.path.isabs(target) and os.path.relpath(target, config.inbox.path).startswith(".."):
         return "%s is not below the inbox, %s" % (target, config.inbox.path)

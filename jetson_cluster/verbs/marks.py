@@ -12,10 +12,13 @@ from typing import Iterable, Iterator, List
 
 from jetson_cluster.applying import REFUSED, Outcome, apply
 from jetson_cluster.clocks import utc_now
+from jetson_cluster.config import Config
 from jetson_cluster.errors import UserError
+from jetson_cluster.head import Head
 from jetson_cluster.orders import Action, target_trouble
 from jetson_cluster.verbs import add_config_arguments, config_of, printable
 from jetson_cluster.verbs.opening import COMMAND_LINE, complain, from_here, open_catalog
+from jetson_cluster.wishes import policy_of
 
 TOGETHER = 100  # targets in one transaction: one by one a card takes minutes for thousands
 
@@ -38,9 +41,11 @@ def run(args: argparse.Namespace) -> int:
                         "standard input" % args.verb)
     outcomes = []  # type: List[Outcome]
     # All is done before anything is printed: whoever reads it may stop reading.
-    with open_catalog(config_of(args)) as catalog:
+    config = config_of(args)
+    with open_catalog(config) as catalog:
         for start in range(0, len(targets), TOGETHER):
             outcomes += _done(catalog, args.verb, targets[start:start + TOGETHER])
+        overruled = list(_overruled(catalog, config, args.verb, outcomes))
     if args.json:
         print(json.dumps([_as_mapping(outcome) for outcome in outcomes], indent=1))
     else:
@@ -49,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
                 complain(outcome.words)
             else:
                 print(printable(outcome.words))
+    for words in overruled:
+        complain(words)
     return 2 if any(outcome.result == REFUSED for outcome in outcomes) else 0
 
 
@@ -74,6 +81,22 @@ def _done(catalog, name: str, targets: List[str]) -> Iterator[Outcome]:
         found = iter(apply(catalog, action, COMMAND_LINE, utc_now(), send=None).outcomes)
     for target in targets:
         yield Outcome(target, REFUSED, trouble[target]) if trouble[target] else next(found)
+
+
+def _overruled(catalog, config: Config, name: str, outcomes: List[Outcome]) -> Iterator[str]:
+    """A line for each image of which the policy says the opposite."""
+    if name not in ("release", "pin", "unpin"):
+        return
+    policy = policy_of(config, catalog)
+    kind, named = ("pins", policy.pins) if name == "unpin" else ("holds", policy.holds)
+    if not named:
+        return
+    head = Head(catalog, config.queue.rows)
+    meant = set(head.pins(policy) if name == "unpin" else head.held(policy))
+    for change in (change for outcome in outcomes for change in outcome.changes):
+        if meant.intersection(catalog.find(change.sha256)):
+            yield "%s: the policy %s it all the same ('%s' in %s)" % (
+                os.path.basename(change.path), kind, kind, config.policy)
 
 
 def _as_mapping(outcome: Outcome) -> dict:

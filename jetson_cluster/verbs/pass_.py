@@ -20,7 +20,7 @@ from jetson_cluster.passes import IMAGE, PREVIEW, PassReport, make_pass, recall_
 from jetson_cluster.previews import Previews
 from jetson_cluster.verbs import add_config_arguments, config_of, printable
 from jetson_cluster.verbs.opening import COMMAND_LINE, downlink_of, open_catalog
-from jetson_cluster.verbs.queue import in_units
+from jetson_cluster.wording import counted, in_units
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -123,9 +123,10 @@ def _table(report: PassReport, rows: List[tuple]) -> str:
     lines += [printable("%4d  %-7s %9s %10s  %s" % (
         place, kind, in_units(size), in_units(cumulative), path or "(%s...)" % sha256[:16]))
         for place, (_, kind, size, cumulative, sha256, path) in enumerate(rows, 1)]
-    lines.append("%s: %d images, %d previews, %s%s" % (
+    lines.append("%s: %s, %s, %s%s" % (
         "pass %d" % report.number if report.number else "not made: a pass",
-        len(report.of(IMAGE)), len(report.of(PREVIEW)), in_units(report.bytes),
+        counted(len(report.of(IMAGE)), "image"), counted(len(report.of(PREVIEW)), "preview"),
+        in_units(report.bytes),
         " of %s; %s left over" % (in_units(report.budget_bytes), in_units(
             report.budget_bytes - report.bytes)) if report.budgeted else ""))
     return "\n".join(lines) + "\n"

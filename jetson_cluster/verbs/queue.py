@@ -12,6 +12,7 @@ from jetson_cluster.downlink import read_queue
 from jetson_cluster.errors import UserError
 from jetson_cluster.verbs import (
     add_config_arguments, config_of, printable, refuse_unreadable)
+from jetson_cluster.wording import ago, in_units
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,23 +54,5 @@ def when(then_s: float, now_s: float) -> str:
     return "%s, at %s" % (age, at) if now_s >= then_s else "at %s, %s" % (at, age)
 
 
-def ago(age_s: float) -> str:
-    """How long ago something was, in the unit that fits."""
-    if age_s < 0:
-        return "by a clock ahead of this one"
-    for unit, size_s in (("days", 86400), ("h", 3600), ("min", 60)):
-        if age_s >= 2 * size_s:
-            return "%d %s ago" % (age_s // size_s, unit)
-    return "%d s ago" % age_s
-
-
 def _shortened(name: str, width: int) -> str:
     return name if len(name) <= width else name[:8] + "…" + name[-(width - 9):]
-
-
-def in_units(count: int) -> str:
-    """A number of bytes for people: 1500 is "1.5 kB"."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return "%.1f %s" % (count / size, unit)
-    return "%d B" % count

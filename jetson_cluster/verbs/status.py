@@ -15,7 +15,7 @@ from jetson_cluster.lock import is_held
 from jetson_cluster.starting import underway
 from jetson_cluster.verbs import (
     add_config_arguments, config_of, printable, refuse_unreadable)
-from jetson_cluster.verbs.queue import ago, in_units
+from jetson_cluster.wording import ago, counted, in_units
 
 # An idle daemon writes its status once a minute, and systemd allows one turn of its loop two.
 STALE_MIN = 5.0
@@ -152,10 +152,11 @@ def describe(status: dict, now: float) -> str:
     if not status["accepting"]["images"]:
         lines.append(("NO ROOM", status["accepting"]["why_not"]))
     if status["outbox"]["path"]:
-        lines.append(("outbox", "%d links in %s" % (
-            status["outbox"]["links"], status["outbox"]["path"])))
+        lines.append(("outbox", "%s in %s" % (
+            counted(status["outbox"]["links"], "link"), status["outbox"]["path"])))
     if status["policy"]["amendments"]:
-        lines.append(("policy", "with %d amendments by orders" % status["policy"]["amendments"]))
+        lines.append(("policy", "with %s by orders" % counted(
+            status["policy"]["amendments"], "amendment")))
     lines += [("policy", "target not here yet: " + why)
               for why in status["policy"]["unknown_targets"]]
     if placing["done"] < placing["total"]:
@@ -169,8 +170,8 @@ def describe(status: dict, now: float) -> str:
             lines.append((kind, ("" if gone else what) + why))
     if status["last_error"]["what"]:
         lines.append(("last error", "%(at)s %(what)s" % status["last_error"]))
-    lines.append(("refused", "%d files%s" % (
-        status["files_refused"], ", the newest:" if status["refusals"] else "")))
+    lines.append(("refused", "%s%s" % (
+        counted(status["files_refused"], "file"), ", the newest:" if status["refusals"] else "")))
     text = ["%-11s %s" % line for line in lines]
     text += ["  %s %s: %s (%s)" % (refusal["refused_at"], refusal["path"], refusal["reason"],
                                    refusal["code"]) for refusal in status["refusals"]]
@@ -191,17 +192,17 @@ def oldest_in_words(oldest: dict) -> str:
     """The queued image that has waited longest."""
     if not oldest["captured_at"]:
         return "nothing is queued"
-    return "queued image is of %s; %d passes left it behind" % (
-        oldest["captured_at"], oldest["passes"])
+    return "queued image is of %s; %s left it behind" % (
+        oldest["captured_at"], counted(oldest["passes"], "pass"))
 
 
 def passes_in_words(last: dict) -> str:
     """The newest pass."""
     if not last["number"]:
         return "none yet"
-    previews = " and %d preview%s, %s" % (
-        last["previews"], "" if last["previews"] == 1 else "s", in_units(last["preview_bytes"]))
-    return "last one: number %d%s, %d image%s, %s%s" % (
-        last["number"], " at " + last["made_at"] if last["made_at"] else "", last["images"],
-        "" if last["images"] == 1 else "s", in_units(last["bytes"]),
+    previews = " and %s, %s" % (
+        counted(last["previews"], "preview"), in_units(last["preview_bytes"]))
+    return "last one: number %d%s, %s, %s%s" % (
+        last["number"], " at " + last["made_at"] if last["made_at"] else "",
+        counted(last["images"], "image"), in_units(last["bytes"]),
         previews if last["previews"] else "")

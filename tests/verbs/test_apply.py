@@ -25,7 +25,7 @@ def test_a_file_is_followed_and_stays_where_it_is(rover, capsys):
     out, err = capsys.readouterr()
     assert out.splitlines() == [
         "sol400.yaml line 1: applied: order 1: held sol0000.jpg (was queued)",
-        "sol400.yaml line 2: applied: order 2: pass 1: 1 images, 100 of 100 bytes"]
+        "sol400.yaml line 2: applied: order 2: pass 1: 1 image, 100 B of 100 B"]
     assert err == "" and path.exists() and rover.states() == ["held", "sent", "queued"]
     before = rover.everything()
     assert rover.command("apply", path) == 0

@@ -8,6 +8,8 @@ import sys
 import pytest
 from operated import AT, Operations
 
+from jetson_cluster.records import Refusal
+
 
 @pytest.fixture
 def rover(tmp_path):
@@ -109,6 +111,28 @@ def test_no_name_moves_the_cursor_of_the_terminal(rover, capsys):
     rover.add(100, names=["\x1b[2Jred.jpg"])
     assert rover.command("hold", rover.sha(1)) == 0
     assert "held \\x1b[2Jred.jpg" in capsys.readouterr().out
+
+
+def test_a_file_that_was_refused_is_named_with_its_reason(rover, capsys):
+    path = rover.inbox / "cut.jpg"
+    path.write_text("no image")
+    rover.catalog.record([], None, [Refusal(str(path), 8, 1, "damaged", "It is cut short", AT)])
+    for target in ("cut.jpg", str(path)):
+        assert rover.command("hold", target) == 2
+        assert capsys.readouterr().err.strip().endswith("cut.jpg is no usable image: It is cut short")
+
+
+@pytest.mark.parametrize("verb, policy", [
+    ("release", "holds"), ("pin", "holds"), ("unpin", "pins")])
+def test_a_mark_that_the_policy_overrules_says_so(rover, capsys, verb, policy):
+    rover.add(100, 100)
+    file = rover.folder / "policy.yaml"
+    file.write_text("%s: [%s]" % (policy, rover.sha(1)[:10]))
+    words = ("--set", "policy=%s" % file)
+    assert rover.command(verb, "sol0000.jpg", "sol0001.jpg", *words) == 0
+    err = capsys.readouterr().err
+    assert "sol0000.jpg: the policy %s it all the same ('%s' in %s)" % (policy, policy, file) in err
+    assert len(err.splitlines()) == 1
 
 
 def test_nothing_to_mark_is_one_line(rover, capsys):

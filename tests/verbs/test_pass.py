@@ -80,7 +80,7 @@ def test_a_dry_run_says_it_is_none_and_changes_nothing(rover, capsys):
     rover.add(100, 100)
     before = rover.everything()
     assert rover.command("pass", "--budget", "100", "--dry-run") == 0
-    assert "not made: a pass: 1 images" in capsys.readouterr().out
+    assert "not made: a pass: 1 image" in capsys.readouterr().out
     assert rover.everything() == before and not rover.catalog.audit_rows(1)
 
 
@@ -108,7 +108,7 @@ def test_with_an_outbox_a_pass_is_refused_and_a_dry_run_is_not(rover, capsys):
 def test_a_pass_that_had_no_budget_is_shown_without_a_remainder(rover, capsys):
     rover.catalog.begin_pass(rover.add(1500), [], 0, "outbox", "2026-01-02T03:04:05Z")
     assert rover.command("pass", "--show", "1") == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "pass 1: 1 images, 0 previews, 1.5 kB"
+    assert capsys.readouterr().out.splitlines()[-1] == "pass 1: 1 image, 0 previews, 1.5 kB"
     assert rover.command("pass", "--show", "1", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["budget_bytes"], told["bytes"], told["left_bytes"]) == (None, 1500, None)
