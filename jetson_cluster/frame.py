@@ -8,7 +8,6 @@ one or raises `Refused`, in bounded memory.
 import contextlib
 import datetime
 import errno
-import functools
 import hashlib
 import io
 import logging
@@ -120,26 +119,28 @@ class Refused(Exception):
 
 
 def load(path: str, width: int, height: int, limits: Limits = Limits(), resample: str = "bicubic",
-         expected=None, examine: Optional[Examine] = None) -> Frame:
+         expected=None, examine: Optional[Examine] = None,
+         ready: Callable[["Frame"], None] = lambda frame: None) -> Frame:
     """Read, check, decode, turn upright, and squeeze to width × height without keeping the aspect.
 
     Of several pages or pictures in one file the first counts. What is transparent becomes black.
     `resample` is a key of RESAMPLES. With `expected` (an inbox.Arrival) the file must still be the
-    one that was seen. `examine` is shown the image before it is squeezed: upright, 8-bit L, RGB or
-    RGBA, of at most EXAMINED_PIXELS pixels, a JPEG perhaps at reduced size; what it gives goes with
-    the frame. It cannot spoil one: if it fails, that is logged and it gave None. Raises Refused;
-    safe to call from several threads.
+    one that was seen. `examine` is shown the image as it was before: upright, 8-bit L, RGB or RGBA,
+    of at most EXAMINED_PIXELS pixels, a JPEG perhaps at reduced size; what it gives goes with the
+    frame. It cannot spoil one: if it fails, that is logged and it gave None. `ready` gets the frame
+    before that. Raises Refused; safe to call from several threads.
     """
     resampling = RESAMPLES[resample]
     content, status = _read(path, limits.max_bytes, expected)
     image_format = _sniff(content)
     with _decoders_errors(image_format):
-        image, size, taken, examined = _decode(
-            content, image_format, (width, height), limits, resampling,
-            functools.partial(_examined, examine, path))
+        image, size, taken, whole, turn = _decode(
+            content, image_format, (width, height), limits, resampling)
         pixels = np.array(image)
-    return Frame(hashlib.sha256(content).hexdigest(), len(content), size[0], size[1],
-                 taken or _utc(status.st_mtime), pixels, examined)
+    held = Frame(hashlib.sha256(content).hexdigest(), len(content), size[0], size[1],
+                 taken or _utc(status.st_mtime), pixels)
+    ready(held)
+    return held._replace(examined=_examined(examine, path, whole, turn))
 
 
 def identify(path: str, limits: Limits = Limits(), expected=None) -> Identity:
@@ -257,9 +258,8 @@ def _one_line(error: Exception) -> str:
 
 
 def _decode(content: bytes, image_format: str, wanted: Tuple[int, int], limits: Limits,
-            resample: int, look: Callable[[Image.Image, int], Any]
-            ) -> Tuple[Image.Image, Tuple[int, int], Optional[str], Any]:
-    """(RGB image of the wanted size, (width, height) of the whole, EXIF time, what `look` gave)."""
+            resample: int) -> Tuple[Image.Image, Tuple[int, int], Optional[str], Image.Image, int]:
+    """(RGB image of the wanted size, (width, height) of the whole, EXIF time, the whole, its turn)."""
     image, exif, reopen = _open(content, image_format, limits)
     size, box = image.size, None
     if image_format == "JPEG":
@@ -270,11 +270,10 @@ def _decode(content: bytes, image_format: str, wanted: Tuple[int, int], limits: 
     turn = _turn(exif)
     if image_format == "TIFF":
         turn, size = 1, image.size  # these alone Pillow turns itself, while it loads them
-    examined = look(pixels, turn)
-    pixels = pixels.resize(wanted[::-1] if turn > 4 else wanted, resample, box)
+    squeezed = pixels.resize(wanted[::-1] if turn > 4 else wanted, resample, box)
     if turn in _TURNS:
-        pixels = pixels.transpose(_TURNS[turn])
-    return on_black(pixels), size[::-1] if turn > 4 else size, _taken(exif), examined
+        squeezed = squeezed.transpose(_TURNS[turn])
+    return on_black(squeezed), size[::-1] if turn > 4 else size, _taken(exif), pixels, turn
 
 
 def _examined(examine: Optional[Examine], path: str, image: Image.Image, turn: int) -> Any:

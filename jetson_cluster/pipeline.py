@@ -116,9 +116,12 @@ class Pipeline:
 
     def submit(self, arrivals: Sequence[Arrival]) -> None:
         """Start on a batch."""
-        decoding = [self._decoders.submit(self._decode, arrival) for arrival in arrivals]
+        # What an image is like, and its preview, are made while the network has its frame already.
+        frames = [Future() for _ in arrivals]
+        decoding = [self._decoders.submit(self._decode, arrival, held)
+                    for arrival, held in zip(arrivals, frames)]
         self._in_flight.append((list(arrivals), decoding, self._in_network(
-            self._embed, list(arrivals), decoding)))
+            self._embed, list(arrivals), frames, decoding)))
 
     def wait_decoded(self) -> List[Arrival]:
         """Wait until the oldest batch is decoded; its arrivals."""
@@ -148,27 +151,30 @@ class Pipeline:
         return Outcome(list(arrivals), images, refusals, changed,
                        time.perf_counter() - begun, 0.0)
 
-    def _decode(self, arrival: Arrival):
-        """(Frame or Refused, seconds)."""
+    def _decode(self, arrival: Arrival, held: Future):
+        """(Frame or Refused, seconds); `held` becomes the Frame as soon as there is one, or None."""
         recipe, begun = self.embedder.model.recipe, time.perf_counter()
         try:
             result = frame.load(arrival.path, recipe.input_width, recipe.input_height,
-                                self._limits, recipe.resample, arrival, self._examine)
+                                self._limits, recipe.resample, arrival, self._examine,
+                                held.set_result)
         except frame.Refused as refused:
             result = refused
+        finally:
+            if not held.done():
+                held.set_result(None)
         return result, time.perf_counter() - begun
 
-    def _embed(self, arrivals, decoding) -> Outcome:
+    def _embed(self, arrivals, shown, decoding) -> Outcome:
+        pixels = [held.pixels for held in (future.result() for future in shown) if held]
+        begun = time.perf_counter()
+        embeddings, nearest = self.embedder.process(np.stack(pixels)) if pixels else ([], None)
+        embed_s = time.perf_counter() - begun
         decoded = [future.result() for future in decoding]
         frames = [(arrival, result) for arrival, (result, _) in zip(arrivals, decoded)
                   if isinstance(result, frame.Frame)]
         refused = [(arrival, result) for arrival, (result, _) in zip(arrivals, decoded)
                    if isinstance(result, frame.Refused)]
-        begun = time.perf_counter()
-        embeddings, nearest = [], None
-        if frames:
-            embeddings, nearest = self.embedder.process(np.stack([held.pixels for _, held in frames]))
-        embed_s = time.perf_counter() - begun
         found = [None] * len(frames)
         if nearest is not None:
             found = [Found(self._codebook, *place) for place in zip(*nearest)]

@@ -1,5 +1,7 @@
 """Images come out of the pipeline with their quality and their preview, if it is told to look."""
 
+import threading
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -61,6 +63,22 @@ def test_a_failed_examination_costs_measures_and_preview_but_no_image(arrivals, 
     assert [(image.measures, image.preview) for image in outcome.images] == [(None, None)] * 3
     assert [refusal.path for refusal in outcome.refusals] == [arrivals[3].path]
     assert sum("ExamineFailed" in record.getMessage() for record in caplog.records) == 3
+
+
+def test_the_network_has_a_frame_before_its_image_is_examined(arrivals, tiny, monkeypatch):
+    embedded, waited = threading.Event(), []
+
+    def examine(_image):
+        waited.append(embedded.wait(60))
+        return None, None
+
+    with Pipeline(lambda: open_embedder("onnxruntime", recipe.load_model(tiny), 8), frame.Limits(),
+                  lambda: "2031-04-09T05:17:00Z", examine) as pipeline:
+        process = pipeline.embedder.process
+        monkeypatch.setattr(pipeline.embedder, "process",
+                            lambda frames: (process(frames), embedded.set())[0])
+        pipeline.submit(arrivals[:1])
+        assert len(pipeline.collect().images) == 1 and waited == [True]
 
 
 def test_while_it_is_too_hot_nothing_is_examined(arrivals, piped):

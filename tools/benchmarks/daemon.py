@@ -37,7 +37,7 @@ def main():
     parser = argparse.ArgumentParser(prog="tools/bench daemon")
     parser.add_argument("--model", metavar="FILE.onnx")
     parser.add_argument("--embedder", default="onnxruntime", choices=config.EMBEDDERS[1:])
-    parser.add_argument("--images", type=int, default=160, help="an inbox (default %(default)s)")
+    parser.add_argument("--images", type=int, default=400, help="an inbox (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--arrivals", type=int, default=100, help="for the latency")
     args = parser.parse_args()
@@ -47,7 +47,7 @@ def main():
             for threads in (ELSEWHERE, 1, os.cpu_count()) for size in SIZES]
     print(machine.table(["image", "network on", "daemon, images/s",
                          "bare embedder, images/s", "ratio"], rows))
-    print("\n" + machine.table(["latency, less the network", "p50", "p99", "most"],
+    print("\n" + machine.table(["latency, less the network", "p50", "p99", "most", "the first"],
                                [latency(args, model)]))
 
 
@@ -153,9 +153,10 @@ def latency(args, model_path):
             arrivals.start()
             loops.run(opened, stop)
             arrivals.join()
-    waits.sort()
+    first, later = waits[0], sorted(waits[1:])  # the first finds decoders not loaded yet
     return ["rename to row, %d images 1.2 s apart" % len(waits)] + [
-        "%.0f ms" % waits[min(len(waits) - 1, int(len(waits) * share))] for share in (0.5, 0.99, 1)]
+        "%.0f ms" % wait for wait in [later[min(len(later) - 1, int(len(later) * share))]
+                                      for share in (0.5, 0.99, 1)] + [first]]
 
 
 def drop_and_time(folder, opened, count, waits, stop):
