@@ -95,8 +95,8 @@ def explain(facts: Facts, policy: Policy, terms: Terms, ranked: Optional[Ranked]
     product = "score %.4g" % ranked.score if ranked else "%.4g before diversity" % _product(factors)
     lines.append("%s, the product of" % product)
     for factor in factors:
-        lines.append("  %-15s %-12s %s" % (factor.name.replace("_", "-"), "%.6g" % factor.value,
-                                           factor.words))
+        lines.append(("  %-15s %-12s %s" % (factor.name.replace("_", "-"), "%.6g" % factor.value,
+                                           factor.words)).rstrip())
         if factor.name == "interest":
             lines += _interest_in_lines(facts, policy, numbers["interest"])
     lines += _kin_in_lines(numbers["kin"], ranked)

@@ -85,7 +85,7 @@ def told(request, tmp_path):
 def printed(explanation):
     """The factors as they stand in the lines, by name."""
     return {found.group(1): float(found.group(2)) for found in (
-        re.match(r"  ([a-z-]+) +([0-9.e+-]+) ", line) for line in explanation.lines) if found}
+        re.match(r"  ([a-z-]+) +([0-9.e+-]+)( |$)", line) for line in explanation.lines) if found}
 
 
 def test_the_factors_multiply_to_the_score_of_the_queue_file(told):
