@@ -2,7 +2,8 @@
 
 In: `codebook.npz`, made by `jetson-cluster fit`, and embeddings float32 [N, D] from the network.
 Out: `nearest` (which centroids, how far) and `assess` (what ranking needs: cluster, novelty,
-how typical, and the soft membership that diversity counts).
+how typical, and the soft membership that diversity counts). `Preparation` is what is done to an
+embedding first, the same on the ground, where clusters are fitted, and here.
 """
 
 import hashlib
@@ -14,28 +15,56 @@ import numpy as np
 
 from jetson_cluster.errors import UserError
 from jetson_cluster.files import replace_atomically
+from jetson_cluster.lookup import Nearest, half_squared_lengths, nearest
 
-FORMAT_VERSION = 1
-NORMALISATIONS = ("l2",)
+FORMAT_VERSION = 2
+READ_VERSIONS = (1, 2)  # version 1 has none of the fields that an empty array leaves out
+NORMALISATIONS = ("l2", "sqrt", "none")
 QUANTILE_POINTS = 65  # a table of 65 points is within 1/64 of any quantile: finer than ranks need
 NEIGHBOURS = 4  # an image belongs to its four nearest centroids (measured; see DESIGN "Ranking")
 SOFTNESS = 8.0  # membership falls with the eighth power of distance: close calls share, others not
 FAR_NOVELTY = 0.05  # beyond r95 an image is as often junk as discovery; it has its own slot
 REACH = 2 ** 0.5  # as far apart are two images that are as far from their centre as is usual
-# The matrix product's rounding changes a gap between squared distances by up to 2.8e-6 of
-# |x|^2 + |c|^2 (measured, D to 4095).
-ROUNDING = 4e-6
-CHUNK_ROWS = 2048  # bounds the [chunk, k] score matrix: 4 MB at k = 512
 MOST_CLUSTERS = 65536  # the catalog keeps cluster numbers in two bytes
 ARRAYS = (("centroids", "<f4"), ("counts", "<i8"), ("scales", "<f4"),
           ("novelty_quantiles", "<f4"), ("margin_quantiles", "<f4"))
+OPTIONAL_ARRAYS = (("mean", "<f4"), ("components", "<f4"), ("reaches", "<f4"), ("middle", "<f4"))
+NOTHING = np.empty(0, np.float32)
+NO_COMPONENTS = np.empty((0, 0), np.float32)
 
 
-class Nearest(NamedTuple):
-    """For N embeddings, their n nearest centroids, nearest first; ties to the lower index."""
+class Preparation(NamedTuple):
+    """What is done to an embedding before it is compared with centroids: scaled, then turned.
 
-    index: np.ndarray  # int32 [N, n]
-    distance: np.ndarray  # float32 [N, n], Euclidean, after normalisation
+    "l2" scales it to length 1. "sqrt" first takes each number's root and keeps its sign, so that a
+    few large ones do not drown the others (Arandjelovic and Zisserman, "Three things everyone should
+    know to improve object retrieval", 2012: Euclidean distance is then Hellinger's). "none" leaves
+    it as the network gave it.
+    """
+
+    normalisation: str = "l2"  # one of NORMALISATIONS
+    mean: np.ndarray = NOTHING  # float32 [D], subtracted before components are taken
+    components: np.ndarray = NO_COMPONENTS  # float32 [d, D], orthonormal rows; none: all numbers stay
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it only scales to length 1: then prepared embeddings are those ranking compares."""
+        return self.normalisation == "l2" and not len(self.components)
+
+    def __str__(self) -> str:
+        return self.normalisation + (
+            ", %d components" % len(self.components) if len(self.components) else "")
+
+    def apply(self, embeddings: np.ndarray) -> np.ndarray:
+        """float32 [N, d] of raw embeddings float32 [N, D]; d is D where there are no components."""
+        points = np.asarray(embeddings, np.float32)
+        if self.normalisation == "sqrt":
+            points = np.sign(points) * np.sqrt(np.abs(points))
+        if self.normalisation != "none":
+            points = normalise(points)
+        if len(self.components):
+            points = (points - self.mean) @ self.components.T
+        return points
 
 
 class Found(NamedTuple):
@@ -65,14 +94,19 @@ class CodebookFields(NamedTuple):
     """What a codebook file holds."""
 
     space: str  # identity of the embedding space, see recipe.Model
-    normalisation: str  # "l2": every embedding is scaled to length 1 first
-    centroids: np.ndarray  # float32 [k, D], of normalised embeddings (their means, not unit length)
+    normalisation: str  # see Preparation
+    centroids: np.ndarray  # float32 [k, d], means of prepared embeddings (not of unit length)
     counts: np.ndarray  # int64 [k], training images of each
     scales: np.ndarray  # float32 [k], s[c] = sqrt(mu[c] * mu), see DESIGN "Ranking"
     novelty_quantiles: np.ndarray  # float32 [65], of r = d1/s[c] over held-out images
     margin_quantiles: np.ndarray  # float32 [65], of 1 - d1/d2 over held-out images
     r50: float
     r95: float
+    mean: np.ndarray = NOTHING  # float32 [D], see Preparation
+    components: np.ndarray = NO_COMPONENTS  # float32 [d, D], see Preparation
+    # What ranking compares are embeddings of length 1, however they are prepared for clustering.
+    reaches: np.ndarray = NOTHING  # float32 [k], see Assessment.reach; none: follow from the scales
+    middle: np.ndarray = NOTHING  # float32 [D], the archive's mean; none: that of the centroids
 
 
 class Codebook(CodebookFields):
@@ -84,7 +118,21 @@ class Codebook(CodebookFields):
 
     @property
     def dimension(self) -> int:
-        return int(self.centroids.shape[1])
+        """How many numbers a raw embedding has."""
+        return int((self.components if len(self.components) else self.centroids).shape[1])
+
+    @property
+    def preparation(self) -> Preparation:
+        return self._once("preparation", lambda: Preparation(
+            self.normalisation, self.mean, self.components))
+
+    @property
+    def archive_mean(self) -> np.ndarray:
+        """float [D], the mean of the archive's embeddings when each has length 1."""
+        if len(self.middle):
+            return self.middle
+        return self._once("archive_mean", lambda: np.average(
+            self.centroids.astype(np.float64), axis=0, weights=self.counts))
 
     @property
     def identity(self) -> str:
@@ -106,11 +154,19 @@ class Codebook(CodebookFields):
             self.space, self.normalisation, float(self.r50), float(self.r95))).encode("utf-8"))
         for name, dtype in ARRAYS:
             digest.update(np.ascontiguousarray(getattr(self, name), dtype).tobytes())
+        for name, dtype in OPTIONAL_ARRAYS:
+            array = np.ascontiguousarray(getattr(self, name), dtype)
+            if array.size:  # else the identity is that of the same codebook in version 1
+                digest.update(("%s %s" % (name, array.shape)).encode("ascii") + array.tobytes())
         return digest.hexdigest()
+
+    def prepare(self, embeddings: np.ndarray) -> np.ndarray:
+        """float32 [N, d] of raw embeddings float32 [N, D]: as the centroids are."""
+        return self.preparation.apply(embeddings)
 
     def nearest(self, embeddings: np.ndarray, neighbours: int = 2) -> Nearest:
         """The nearest centroids of raw embeddings float32 [N, D]; at most k of them."""
-        return nearest(normalise(embeddings), self.centroids, self.half_norms, neighbours)
+        return nearest(self.prepare(embeddings), self.centroids, self.half_norms, neighbours)
 
     def assess(self, embeddings: np.ndarray, found: Optional[Nearest] = None) -> Assessment:
         """Place raw embeddings float32 [N, D] among the centroids, in the measured forms of DESIGN.
@@ -132,10 +188,10 @@ class Codebook(CodebookFields):
         soft_weight = np.zeros((rows, NEIGHBOURS), np.float32)
         soft_weight[:, :known] = soft_membership(found.distance)
         soft_weight *= np.minimum(1, self.r50 / np.maximum(ratio, 1e-6))[:, None]
+        reaches = self.reaches if len(self.reaches) else REACH * self.r50 * self.scales
         return Assessment(cluster, first, second, ratio, far, novelty.astype(np.float32),
                           np.interp(margin, self.margin_quantiles, ramp).astype(np.float32),
-                          soft_index, soft_weight,
-                          (REACH * self.r50 * self.scales[cluster]).astype(np.float32))
+                          soft_index, soft_weight, reaches[cluster].astype(np.float32))
 
 
 def normalise(embeddings: np.ndarray) -> np.ndarray:
@@ -159,91 +215,6 @@ def soft_membership(distances: np.ndarray) -> np.ndarray:
     return (weight / np.sqrt((weight ** 2).sum(axis=1, keepdims=True))).astype(np.float32)
 
 
-def half_squared_lengths(centroids: np.ndarray) -> np.ndarray:
-    """float32 [k] of centroids float32 [k, D], as `nearest` needs them."""
-    return 0.5 * np.einsum("kd,kd->k", centroids, centroids)
-
-
-def nearest(points: np.ndarray, centroids: np.ndarray, half_norms: np.ndarray,
-            neighbours: int) -> Nearest:
-    """The `neighbours` (at most k) nearest of centroids float32 [k, D] to points float32 [N, D].
-
-    Squared distances come from one matrix product, |x|^2 - 2xc + |c|^2. That loses digits where the
-    distance, or the gap between two, is small against |x|^2, so such rows are measured again
-    from the differences themselves.
-    """
-    neighbours = min(neighbours, len(centroids))
-    if len(points) == 1:
-        found, squared = _nearest_to_one(points[0], centroids, half_norms, neighbours)
-        return Nearest(found[None].astype(np.int32), np.sqrt(squared)[None])
-    index = np.empty((len(points), neighbours), np.int32)
-    distance = np.empty((len(points), neighbours), np.float32)
-    for start in range(0, len(points), CHUNK_ROWS):
-        part = slice(start, start + CHUNK_ROWS)
-        index[part], distance[part] = _nearest_chunk(
-            points[part], centroids, half_norms, neighbours)
-    return Nearest(index, distance)
-
-
-def _nearest_to_one(point, centroids, half_norms, neighbours):
-    """(indices, squared distances) for one point: few calls, for they cost more than the numbers."""
-    closeness = np.dot(centroids, point)  # a fifth faster than @ for one vector
-    closeness -= half_norms
-    last = len(closeness) - neighbours
-    edge = np.partition(closeness, last)[last]
-    doubt = ROUNDING * (0.5 * np.dot(point, point) + half_norms.max())
-    return _measured(point, centroids, np.flatnonzero(closeness >= edge - doubt), neighbours)
-
-
-def _nearest_chunk(points, centroids, half_norms, neighbours):
-    closeness = points @ centroids.T
-    closeness -= half_norms  # largest where the distance is smallest
-    # One more than asked for, where there is one: a near-tie at the edge must be seen as one.
-    candidates = min(neighbours + 1, len(centroids))
-    rows = np.arange(len(points))
-    index = np.empty((len(points), candidates), np.int32)
-    best = np.empty((len(points), candidates), np.float32)
-    for place in range(candidates):  # argmax gives the lower index on a tie
-        index[:, place] = closeness.argmax(axis=1)
-        best[:, place] = closeness[rows, index[:, place]]
-        closeness[rows, index[:, place]] = -np.inf
-    norms = np.einsum("nd,nd->n", points, points)[:, None]
-    squared = norms - 2 * best
-    doubt = ROUNDING * (norms + 2 * half_norms[index])
-    unsure = (squared < 1000 * doubt).any(axis=1)
-    close = np.diff(squared, axis=1) < doubt[:, 1:]
-    unsure |= close.any(axis=1)
-    _measure_again(points, centroids, index, squared, np.flatnonzero(unsure))
-    if candidates > neighbours:
-        edge = best[:, neighbours - 1] - doubt[:, neighbours - 1] / 2
-        for row in np.flatnonzero(close[:, -1]):
-            # A tie at the edge may go on beyond the candidates, whose closeness is -inf by now.
-            others = np.flatnonzero(closeness[row] >= edge[row])
-            if len(others):
-                index[row], squared[row] = _measured(
-                    points[row], centroids, np.concatenate([index[row], others]), candidates)
-    return index[:, :neighbours], np.sqrt(np.maximum(squared[:, :neighbours], 0))
-
-
-def _measure_again(points, centroids, index, squared, rows):
-    """Put the candidates of `rows` in order by their differences, in place."""
-    exact = np.empty((len(rows), index.shape[1]), np.float32)
-    for place in range(index.shape[1]):
-        difference = points[rows] - centroids[index[rows, place]]
-        exact[:, place] = np.einsum("nd,nd->n", difference, difference)
-    order = np.lexsort((index[rows], exact), axis=1)
-    index[rows] = np.take_along_axis(index[rows], order, axis=1)
-    squared[rows] = np.take_along_axis(exact, order, axis=1)
-
-
-def _measured(point, centroids, candidates, most):
-    """The nearest `most` of `candidates` to one point, by differences: (indices, squared)."""
-    difference = point - centroids[candidates]
-    exact = np.einsum("nd,nd->n", difference, difference)
-    order = np.lexsort((candidates, exact))[:most]
-    return candidates[order], exact[order]
-
-
 def save(path: str, codebook: Codebook) -> None:
     """Write `codebook` to `path` (.npz), whole or not at all; raises OSError."""
     fields = codebook._asdict()
@@ -260,18 +231,22 @@ def load(path: str, space: Optional[str] = None, dimension: Optional[int] = None
         raise UserError("codebook %s: no such file; make one with 'jetson-cluster fit'" % path)
     held = _read_arrays(path)
     version = held.get("format_version", np.int32(-1))
-    if version.shape or version.dtype.kind != "i" or version != FORMAT_VERSION:
-        raise UserError("codebook %s: %s, and this program reads version %d; make it anew with "
-                        "'jetson-cluster fit'" % (
+    if version.shape or version.dtype.kind != "i" or version not in READ_VERSIONS:
+        raise UserError("codebook %s: %s, and this program reads versions %d to %d; make it anew "
+                        "with 'jetson-cluster fit'" % (
                             path, "format version %s" % _in_a_line(version)
-                            if "format_version" in held else "not a codebook", FORMAT_VERSION))
+                            if "format_version" in held else "not a codebook",
+                            READ_VERSIONS[0], READ_VERSIONS[-1]))
+    if version == 1:
+        held = dict(held, mean=NOTHING, components=NO_COMPONENTS, reaches=NOTHING, middle=NOTHING)
     problem = _wrong_kind(held)
     if problem:
         raise UserError("codebook %s: %s; make it anew with 'jetson-cluster fit'" % (path, problem))
     codebook = Codebook(
         space=str(held["space"]), normalisation=str(held["normalisation"]),
         r50=float(held["r50"]), r95=float(held["r95"]),
-        **{name: np.ascontiguousarray(held[name], dtype) for name, dtype in ARRAYS})
+        **{name: np.ascontiguousarray(held[name], dtype)
+           for name, dtype in ARRAYS + OPTIONAL_ARRAYS})
     problem = _problem(codebook)
     if problem:
         raise UserError("codebook %s: %s; make it anew with 'jetson-cluster fit'" % (path, problem))
@@ -279,7 +254,7 @@ def load(path: str, space: Optional[str] = None, dimension: Optional[int] = None
         raise UserError("codebook %s: made for the embedding space %s, but the model here gives %s; "
                         "fit a codebook with this model" % (path, codebook.space, space))
     if dimension is not None and codebook.dimension != dimension:
-        raise UserError("codebook %s: its centroids have %d numbers, but the model's embeddings have "
+        raise UserError("codebook %s: it is of embeddings that have %d numbers, but the model's have "
                         "%d; fit a codebook with this model" % (
                             path, codebook.dimension, dimension))
     return codebook
@@ -312,7 +287,8 @@ def _wrong_kind(held: Dict[str, np.ndarray]) -> str:
     missing = [name for name in Codebook._fields if name not in held]
     if missing:
         return "%s missing" % ", ".join(missing)
-    kinds = [(name, "iu" if name == "counts" else "iuf", "numbers") for name, _ in ARRAYS]
+    kinds = [(name, "iu" if name == "counts" else "iuf", "numbers")
+             for name, _ in ARRAYS + OPTIONAL_ARRAYS]
     kinds += [("r50", "iuf", "a number"), ("r95", "iuf", "a number"),
               ("space", "U", "text"), ("normalisation", "U", "text")]
     for name, kind, words in kinds:
@@ -327,23 +303,42 @@ def _problem(codebook: Codebook) -> str:
         return "normalisation is %r, known are %s" % (
             codebook.normalisation, ", ".join(NORMALISATIONS))
     if codebook.centroids.ndim != 2 or 0 in codebook.centroids.shape:
-        return "centroids have shape %s, expected [k, D]" % (codebook.centroids.shape,)
+        return "centroids have shape %s, expected [k, d]" % (codebook.centroids.shape,)
     if codebook.k > MOST_CLUSTERS:
         return "there are %d centroids, at most %d are possible" % (codebook.k, MOST_CLUSTERS)
     shapes = (("counts", (codebook.k,)), ("scales", (codebook.k,)),
               ("novelty_quantiles", (QUANTILE_POINTS,)), ("margin_quantiles", (QUANTILE_POINTS,)))
+    shapes += _optional_shapes(codebook)
     for name, shape in shapes:
         array = getattr(codebook, name)
         if array.shape != shape:
             return "%s has shape %s, expected %s" % (name, array.shape, shape)
-    for name in ("centroids", "scales", "novelty_quantiles", "margin_quantiles", "r50", "r95"):
+    for name in ("centroids", "scales", "novelty_quantiles", "margin_quantiles", "r50", "r95",
+                 "mean", "components", "reaches", "middle"):
         if not np.isfinite(getattr(codebook, name)).all():
             return "%s holds numbers that are not finite" % name
     if (codebook.counts < 0).any():
         return "counts must not be negative"
     if (codebook.scales <= 0).any() or codebook.r50 <= 0 or codebook.r95 < codebook.r50:
         return "scales, r50 and r95 must be positive and r95 no less than r50"
+    if (codebook.reaches <= 0).any():
+        return "reaches must be positive"
     for name in ("novelty_quantiles", "margin_quantiles"):
         if (np.diff(getattr(codebook, name)) < 0).any():
             return "%s must not fall" % name
     return ""
+
+
+def _optional_shapes(codebook: Codebook) -> tuple:
+    """(name, the shape it must have) of what may be left out; with another preparation it may not."""
+    if not codebook.components.size:
+        expected = (("mean", (0,)), ("components", (0, 0)))
+    else:
+        columns = codebook.components.shape[-1]
+        expected = (("components", (codebook.centroids.shape[1], columns)), ("mean", (columns,)))
+    dimension = codebook.components.shape[-1] or codebook.centroids.shape[1]
+    needed = codebook.normalisation != "l2" or codebook.components.size
+    for name, length in (("reaches", codebook.k), ("middle", dimension)):
+        if needed or getattr(codebook, name).size:
+            expected += ((name, (length,)),)
+    return expected

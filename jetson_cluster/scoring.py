@@ -88,10 +88,8 @@ def _embedding_of(catalog, like: str) -> Tuple[Optional[np.ndarray], str]:
 def _typical(vectors: np.ndarray, codebook: Optional[Codebook]) -> np.ndarray:
     if codebook is None:
         return np.zeros(len(vectors), np.float32)
-    # Centroids are means of unit vectors: their mean by size is that of the archive, and its
-    # product with a target the archive's mean cosine to it.
-    middle = np.average(codebook.centroids.astype(np.float64), axis=0, weights=codebook.counts)
-    return (vectors @ middle).astype(np.float32)
+    # The product of a target and the mean of unit vectors is their mean cosine to it.
+    return (vectors @ codebook.archive_mean).astype(np.float32)
 
 
 def likenesses(embeddings: np.ndarray, targets: Targets) -> np.ndarray:

@@ -46,7 +46,7 @@ class Twins:
         else:
             points_held = points
         held = self._images + list(images)
-        pairs = self._pairs(points, points_held, held, _least_cosines(reach))
+        pairs = self._pairs(points, points_held, held, least_cosines(reach))
         if pairs:
             self._catalog.join_twins(pairs)
         self._next = held[-RECENT:], points_held[-RECENT:]
@@ -68,8 +68,11 @@ class Twins:
         return pairs
 
 
-def _least_cosines(reach: np.ndarray) -> np.ndarray:
-    """float32 [N]: how alike others must be to images of this reach."""
+def least_cosines(reach: np.ndarray) -> np.ndarray:
+    """float32 or float64 [N], as `reach` is: how alike others must be to images of this reach.
+
+    0 is an image's where no codebook says how far its kind reaches: there the cosine alone decides.
+    """
     # Of two directions at a distance d the cosine is 1 - d^2 / 2.
     by_distance = 1 - (REACH_SHARE * reach) ** 2 / 2
     return np.where(reach > 0, np.clip(by_distance, LEAST_COSINE, 1 - ROUNDING), LEAST_COSINE)

@@ -117,6 +117,60 @@ def test_every_finite_embedding_is_brought_to_length_one(seed, exponent):
     np.testing.assert_allclose(lengths, (embeddings != 0).any(axis=1), atol=1e-5)
 
 
+# ---- preparation -------------------------------------------------------------------------------
+
+def components_of(seed, count, dimension):
+    """float32 [count, dimension]: orthonormal rows."""
+    turned, _ = np.linalg.qr(np.random.RandomState(seed).normal(size=(dimension, dimension)))
+    return turned[:count].astype(np.float32)
+
+
+def prepared_slowly(embeddings, preparation):
+    """float64, a row and a number at a time: what Preparation.apply is held to."""
+    made = []
+    for row in embeddings.astype(np.float64):
+        if preparation.normalisation == "sqrt":
+            row = np.array([np.copysign(abs(number) ** 0.5, number) for number in row])
+        length = np.linalg.norm(row)
+        if preparation.normalisation != "none" and length:
+            row = row / length
+        if len(preparation.components):
+            row = row - preparation.mean
+            row = np.array([row @ direction for direction in preparation.components])
+        made.append(row)
+    return np.array(made)
+
+
+@QUICK
+@given(seed=st.integers(0, 2 ** 31), normalisation=st.sampled_from(codebook.NORMALISATIONS),
+       kept=st.sampled_from([0, 1, 5, 16]), count=st.sampled_from([1, 2, 30]),
+       kind=st.sampled_from(["normal", "positive", "long", "sparse"]))
+def test_an_embedding_is_prepared_as_it_is_defined(seed, normalisation, kept, count, kind):
+    made = codebook.Preparation(normalisation)
+    if kept:
+        made = made._replace(mean=rows(seed, 1, 16)[0] / 10, components=components_of(seed, kept, 16))
+    embeddings = rows(seed + 1, count, 16, kind)
+    embeddings[0] = 0
+    before = embeddings.copy()
+    prepared = made.apply(embeddings)
+    assert prepared.dtype == np.float32 and prepared.shape == (count, kept or 16)
+    told = prepared_slowly(embeddings, made)
+    np.testing.assert_allclose(prepared, told, rtol=1e-5, atol=1e-5 * max(1, np.abs(told).max()))
+    assert (embeddings == before).all()
+
+
+def test_the_root_keeps_the_sign_and_lets_small_numbers_count():
+    prepared = codebook.Preparation("sqrt").apply(np.array([[16, -9, 0]], np.float32))
+    np.testing.assert_allclose(prepared, [[0.8, -0.6, 0]], rtol=1e-6)
+
+
+def test_only_scaling_to_length_one_is_plain():
+    assert codebook.Preparation().is_plain
+    assert not codebook.Preparation("sqrt").is_plain and not codebook.Preparation("none").is_plain
+    turned = codebook.Preparation("l2", np.zeros(4, np.float32), components_of(0, 2, 4))
+    assert not turned.is_plain and str(turned) == "l2, 2 components"
+
+
 # ---- assess ------------------------------------------------------------------------------------
 
 def make(k=5, dimension=9, seed=0, **changes):
@@ -131,14 +185,30 @@ def make(k=5, dimension=9, seed=0, **changes):
     return Codebook(**dict(fields, **changes))
 
 
+def prepared_book(k, dimension, seed, normalisation="l2", kept=0, **changes):
+    """A plausible codebook of embeddings that are prepared so, with `kept` components."""
+    if normalisation == "l2" and not kept:
+        return make(k, dimension, seed, **changes)
+    fields = dict(normalisation=normalisation, middle=rows(seed, 1, dimension)[0] / 10,
+                  reaches=np.random.RandomState(seed).uniform(0.2, 0.5, k).astype(np.float32))
+    if kept:
+        fields.update(mean=rows(seed + 1, 1, dimension)[0] / 10,
+                      components=components_of(seed, kept, dimension))
+    return make(k, kept or dimension, seed, **dict(fields, **changes))
+
+
 @QUICK
 @given(seed=st.integers(0, 2 ** 31), k=st.sampled_from([1, 2, 3, 4, 5, 40]),
-       count=st.sampled_from([0, 1, 30]), size=st.sampled_from([1e-3, 1.0, 500.0]))
-def test_an_assessment_keeps_its_word(seed, k, count, size):
-    book = make(k, 16, seed)
+       count=st.sampled_from([0, 1, 30]), size=st.sampled_from([1e-3, 1.0, 500.0]),
+       normalisation=st.sampled_from(codebook.NORMALISATIONS), kept=st.sampled_from([0, 1, 7]))
+def test_an_assessment_keeps_its_word(seed, k, count, size, normalisation, kept):
+    book = prepared_book(k, 16, seed, normalisation, kept)
+    assert book.dimension == 16
     embeddings = (rows(seed + 1, count, 16) * size).astype(np.float32)
-    if count > 3:  # on a centroid, and nowhere at all
-        embeddings[0], embeddings[1] = book.centroids[0], 0
+    if count > 3:  # nowhere at all, and where it can be on a centroid
+        embeddings[1] = 0
+        if not kept:
+            embeddings[0] = book.centroids[0]
     found = book.assess(embeddings)
     for name, values in found._asdict().items():
         assert len(values) == count and not np.isnan(values).any(), name
@@ -158,6 +228,36 @@ def test_an_assessment_keeps_its_word(seed, k, count, size):
     np.testing.assert_allclose(
         np.linalg.norm(found.soft_weight, axis=1),
         np.minimum(1, book.r50 / np.maximum(found.ratio, 1e-9)), rtol=1e-5)
+
+
+@QUICK
+@given(seed=st.integers(0, 2 ** 31), k=st.sampled_from([1, 3, 40]), count=st.sampled_from([1, 2, 30]),
+       normalisation=st.sampled_from(codebook.NORMALISATIONS), kept=st.sampled_from([0, 1, 7]))
+def test_a_codebook_read_from_its_file_assesses_as_the_one_that_was_written(
+        tmp_path_factory, seed, k, count, normalisation, kept):
+    path = str(tmp_path_factory.mktemp("round") / "codebook.npz")
+    made = prepared_book(k, 16, seed, normalisation, kept)
+    codebook.save(path, made)
+    back = codebook.load(path, made.space, 16)
+    assert back.identity == made.identity and str(back.preparation) == str(made.preparation)
+    embeddings = rows(seed + 2, count, 16, "positive")
+    for ours, theirs in zip(made.assess(embeddings), back.assess(embeddings)):
+        assert ours.dtype == theirs.dtype and ours.tobytes() == theirs.tobytes()
+
+
+def test_a_reach_that_was_measured_is_taken_and_else_it_follows_from_the_scale():
+    embeddings = rows(3, 20, 9)
+    plain = make(r50=0.8).assess(embeddings)
+    np.testing.assert_allclose(plain.reach, 2 ** 0.5 * 0.8 * make().scales[plain.cluster], rtol=1e-6)
+    told = np.arange(1, 6).astype(np.float32)
+    found = make(reaches=told).assess(embeddings)
+    assert (found.reach == told[found.cluster]).all() and (found.cluster == plain.cluster).all()
+
+
+def test_the_archives_mean_is_that_of_the_centroids_by_size_where_none_was_measured():
+    made = make(2, 2, centroids=np.eye(2, dtype=np.float32), counts=np.array([3, 1]))
+    assert made.archive_mean.tolist() == [0.75, 0.25]
+    assert make(middle=rows(1, 1, 9)[0]).archive_mean.tolist() == rows(1, 1, 9)[0].tolist()
 
 
 # ---- the measured forms, in numbers worked out by hand -----------------------------------------
@@ -234,22 +334,32 @@ def test_a_codebook_comes_back_bit_for_bit(tmp_path_factory, seed, k, dimension,
     made = make(k, dimension, seed, r50=np.float64(r50), r95=np.float64(r50 + more))
     codebook.save(path, made)
     back = codebook.load(path, made.space)
-    for name, _ in codebook.ARRAYS:
+    for name, _ in codebook.ARRAYS + codebook.OPTIONAL_ARRAYS:
         assert getattr(back, name).tobytes() == getattr(made, name).tobytes(), name
     assert (back.r50, back.r95, back.space) == (made.r50, made.r95, made.space)
     assert back.identity == made.identity
 
 
 def test_whatever_differs_makes_another_identity():
-    made = make()
+    made = prepared_book(5, 9, 0, "sqrt", 4)
     identities = {made.identity}
-    for name, _ in codebook.ARRAYS:
+    arrays = codebook.ARRAYS + codebook.OPTIONAL_ARRAYS
+    for name, _ in arrays:
         changed = getattr(made, name).copy()
         changed.flat[0] += 1
-        identities.add(make(**{name: changed}).identity)
-    identities.update(make(**change).identity for change in (
-        {"space": "net/other@0123456789abcdef"}, {"r50": 0.99}, {"r95": 1.41}))
-    assert len(identities) == 1 + len(codebook.ARRAYS) + 3
+        identities.add(Codebook(*made._replace(**{name: changed})).identity)
+    identities.update(Codebook(*made._replace(**change)).identity for change in (
+        {"space": "net/other@0123456789abcdef"}, {"r50": 0.99}, {"r95": 1.41},
+        {"normalisation": "l2"}))
+    assert len(identities) == 1 + len(arrays) + 4
+
+
+# What version 1 said of `corners()`; a rover that has it must not place all images anew.
+IDENTITY_IN_VERSION_1 = "335f047d6bafca968f12831aeae5449aabcc750cc011bd1314b0ba858f809345"
+
+
+def test_a_plain_codebook_has_the_identity_that_it_had_in_version_1():
+    assert corners().identity == IDENTITY_IN_VERSION_1
 
 
 def refusal(path, space=None):
@@ -327,10 +437,49 @@ def test_a_field_with_wrong_content_is_refused(path, name, value):
     assert name in refusal(path)
 
 
-@pytest.mark.parametrize("version", [2, "one", np.ones(2, np.int32), 1.5])
+@pytest.mark.parametrize("version", [0, 3, "one", np.ones(2, np.int32), 1.5])
 def test_another_format_is_refused_by_its_version(path, version):
     write_arrays(path, format_version=version)
-    assert "format version" in refusal(path) and "reads version 1" in refusal(path)
+    assert "format version" in refusal(path) and "reads versions 1 to 2" in refusal(path)
+
+
+def test_a_codebook_of_version_1_is_read_and_is_the_same(path):
+    write_arrays(path, format_version=np.int32(1),
+                 **{name: None for name, _ in codebook.OPTIONAL_ARRAYS})
+    assert codebook.load(path, dimension=9).identity == make().identity
+
+
+def as_fields(book):
+    """A codebook's fields, for write_arrays."""
+    return dict(book._asdict())
+
+
+@pytest.mark.parametrize("kept", [0, 4])
+@pytest.mark.parametrize("name", ["reaches", "middle"])
+def test_what_ranking_needs_of_prepared_embeddings_must_be_there(path, name, kept):
+    write_arrays(path, **dict(as_fields(prepared_book(5, 9, 0, "sqrt", kept)),
+                              **{name: codebook.NOTHING}))
+    assert name in refusal(path)
+
+
+@pytest.mark.parametrize("name, value", [
+    ("mean", np.zeros(8, np.float32)), ("mean", codebook.NOTHING), ("mean", np.full(9, "x")),
+    ("mean", np.full(9, np.nan, np.float32)), ("components", np.zeros((3, 9), np.float32)),
+    ("components", np.zeros((4, 8), np.float32)), ("components", np.zeros(36, np.float32)),
+    ("components", np.float32(1)), ("components", np.zeros((4, 0), np.float32)),
+    ("components", np.full((4, 9), np.inf, np.float32)), ("reaches", np.ones(4, np.float32)),
+    ("reaches", np.zeros(5, np.float32)), ("reaches", np.full(5, np.nan, np.float32)),
+    ("middle", np.zeros(4, np.float32)), ("middle", np.full(9, np.inf, np.float32))])
+def test_a_wrong_preparation_is_refused(path, name, value):
+    write_arrays(path, **dict(as_fields(prepared_book(5, 9, 0, "l2", 4)), **{name: value}))
+    assert name in refusal(path) or "mean" in refusal(path)
+
+
+def test_embeddings_of_another_length_are_refused_whatever_is_made_of_them(path):
+    codebook.save(path, prepared_book(5, 9, 0, "sqrt", 4))
+    assert codebook.load(path, dimension=9).k == 5
+    with pytest.raises(UserError, match="have 9 numbers, but the model's have 4"):
+        codebook.load(path, dimension=4)
 
 
 def npz_of_objects():

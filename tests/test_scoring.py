@@ -139,6 +139,15 @@ def test_what_is_typical_is_the_mean_cosine_of_the_archive(catalog, counts):
     assert Targets.resolve(wanting(given(POINTS[0])), catalog, None).typical == [0]
 
 
+def test_what_is_typical_is_of_the_embeddings_however_they_are_prepared_for_clusters(catalog):
+    middle = codebook.normalise(POINTS).mean(axis=0)
+    other = Codebook(*book()._replace(normalisation="sqrt", middle=middle,
+                                      reaches=np.ones(8, np.float32)))
+    wanted = wanting(given(POINTS[0]), given(POINTS[7]))
+    np.testing.assert_allclose(Targets.resolve(wanted, catalog, other).typical,
+                               Targets.resolve(wanted, catalog, book()).typical, atol=1e-6)
+
+
 @pytest.mark.parametrize("target, why", [
     (Target("x", "0" * 8, None, 1.0), "x: no image here has a SHA-256 that begins with 00000000"),
     (Target("x", "1234", None, 1.0), "no image here has a SHA-256 that begins with 1234"),

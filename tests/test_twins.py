@@ -162,3 +162,9 @@ def test_images_without_any_direction_are_no_near_duplicates(stream):
     SCENES[2999] = 0
     stream.take(2999, 2999, spread=0.0)
     assert stream.groups() == [0, 0, 0]
+
+
+def test_how_alike_a_near_duplicate_must_be_follows_the_reach_of_its_kind():
+    reach = np.array([0, 1e-6, 0.2, 3])
+    # By the cosine alone; but for rounding the same; half the reach away; never less than that.
+    assert twins.least_cosines(reach) == pytest.approx([0.985, 1 - 1e-5, 0.995, 0.985], abs=1e-9)

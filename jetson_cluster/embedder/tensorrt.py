@@ -3,6 +3,9 @@
 In: frames uint8 [N, H, W, 3]. Out: embeddings and their nearest centroids. A batch goes up in one copy,
 preprocess.cu makes planes of it, the engine embeddings, nearest.cu finds their centroids where they
 lie, and one copy brings all of it back. One thread does everything, from `activate` to `close`.
+
+nearest.cu compares embeddings scaled to length 1. Where a codebook has them prepared otherwise
+(codebook.Preparation: roots, components) it finds nothing, and the processor looks them up.
 """
 
 import logging
@@ -115,6 +118,10 @@ class TensorRTEmbedder(Embedder):
                 self._lookup.close()
                 self._lookup = None
         if codebook is None:
+            return
+        if not codebook.preparation.is_plain:
+            log.info("LookupOnProcessor: embeddings are prepared (%s) for this codebook",
+                     codebook.preparation)
             return
         try:
             if codebook.k > MOST_CENTROIDS:

@@ -241,6 +241,23 @@ def test_a_codebook_the_gpu_cannot_hold_is_looked_up_by_the_processor(
             assert embedder.process(frames(2)).nearest is None
 
 
+@pytest.mark.parametrize("prepared", [
+    {"normalisation": "sqrt"}, {"normalisation": "none"},
+    {"mean": np.zeros(48, np.float32), "components": np.eye(48, dtype=np.float32)}])
+def test_what_is_prepared_in_another_way_is_looked_up_by_the_processor(
+        model, options, caplog, prepared):
+    caplog.set_level("INFO")
+    book = codebooks.Codebook(*near(9)._replace(**prepared))
+    with fake_jetson.jetson() as machine:
+        with open_embedder("tensorrt", model, 8, options) as embedder:
+            embedder.use(near(9))
+            assert embedder.process(frames(3)).nearest is not None
+            embedder.use(book)
+            assert "embeddings are prepared (%s)" % str(book.preparation) in caplog.text
+            assert embedder.process(frames(3)).nearest is None
+        assert machine.live_bytes() == 0
+
+
 @pytest.mark.parametrize("wrong", ["index", "distance", "nan"])
 def test_a_gpu_that_finds_wrong_centroids_is_not_asked_for_them(
         model, options, caplog, monkeypatch, wrong):
