@@ -12,8 +12,11 @@ from jetson_cluster.errors import UserError, WorldError
 NAME = "lock"
 
 
-def lock_folder(folder: str):
-    """Hold `folder` for this process until the returned file is closed; raises WorldError."""
+def lock_folder(folder: str, instead: str = "give this one a state_dir of its own"):
+    """Hold `folder` for this process until the returned file is closed; raises WorldError.
+
+    `instead` is what the user may do, for the message, if another process holds it.
+    """
     path = os.path.join(folder, NAME)
     try:
         stream = open(path, "a+")
@@ -26,7 +29,7 @@ def lock_folder(folder: str):
         owner = stream.read().strip()
         stream.close()
         raise WorldError("%s is in use by another jetson-cluster (process %s); stop it first, or "
-                         "give this one a state_dir of its own" % (folder, owner or "unknown"))
+                         "%s" % (folder, owner or "unknown", instead))
     stream.truncate(0)
     stream.write("%d\n" % os.getpid())
     stream.flush()
