@@ -95,6 +95,7 @@ class Downlink(NamedTuple):
     # Whether the inbox is there: if not, its images are not missing, they only cannot be sent.
     inbox_available: Callable[[], bool]
     outbox_path: str = ""  # where the radio takes what it sends by itself; "" if it does not
+    files_here: bool = True  # False for a copy of the catalog on the ground: they are believed in
 
 
 def choose(items: Sequence[Item], budget_bytes: int) -> List[Item]:
@@ -273,6 +274,9 @@ class _Choice:
 
     def _look_at(self, images: List[int]) -> None:
         """See whether their files are there, as they were catalogued; the others are unfit."""
+        if not self._downlink.files_here:
+            self._looked_at.update(images)
+            return
         available = self._downlink.inbox_available()
         gone, there = [], {}
         for image in images:

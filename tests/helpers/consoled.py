@@ -6,14 +6,19 @@ by the flight code, in clusters of one colour each.
 
 import hashlib
 import io
+import shutil
 
 import numpy as np
+import pytest
 from PIL import Image as Pictures
 from PIL import ImageDraw
 
-from jetson_cluster import codebook
+from jetson_cluster import codebook, orders, passes
+from jetson_cluster.applying import apply
 from jetson_cluster.catalog import Catalog
+from jetson_cluster.ground.console.desk import Desk
 from jetson_cluster.head import Head
+from jetson_cluster.passes import Downlink, make_pass
 from jetson_cluster.placing import Placing
 from jetson_cluster.policy import EMPTY
 from jetson_cluster.preview import Preview
@@ -90,3 +95,64 @@ class Down:
     def sha(self, image):
         with self.opened() as catalog:
             return catalog.rows([image])[image].sha256
+
+
+def opened(down, now_s=1.8e9, **more):
+    return Desk(str(down.catalog), down.book, str(down.policy), str(down.orders),
+                now_s=lambda: now_s, **more)
+
+
+def passes_of(desk, budget="2MB"):
+    """The next passes, however many turns valuing takes."""
+    while True:
+        found = desk.next_passes(budget)
+        if found["done"] == 1:
+            return found
+
+
+def shas(shown):
+    return [image["sha256"] for image in shown["images"]]
+
+
+class Aboard:
+    """A second copy of the catalog, on which the rover's own code does what was uplinked."""
+
+    def __init__(self, down, name="aboard"):
+        folder = down.folder / name
+        folder.mkdir()
+        shutil.copy(str(down.catalog), str(folder / "catalog.sqlite"))
+        self.catalog = Catalog(str(folder / "catalog.sqlite"), None)
+        self._head = Head(self.catalog, passes.ROWS_FIRST)
+        self._placing = Placing(self.catalog, self._head)
+        self._book = down.book
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_exception):
+        self.catalog.close()
+
+    def follow(self, text):
+        """Carry out an order file; the results."""
+        parsed = orders.parse(text.encode(), "order.yaml")
+        assert not parsed.refused
+        return [apply(self.catalog, action, "radio", AT, None).result
+                for action in parsed.actions]
+
+    def ranking(self, said, rows=200):
+        """[(SHA-256, score)] of the head of the queue under a policy."""
+        self._placing.use(self._book, said)
+        while self._placing.place_some():
+            pass
+        ranked = self._head.order(said, rows)
+        known = self.catalog.rows([place.image for place in ranked])
+        return [(known[place.image].sha256, pytest.approx(place.score)) for place in ranked]
+
+    def next_pass(self, said, budget_bytes, monkeypatch):
+        """The SHA-256s of the next pass, by make_pass itself, with the files as catalogued."""
+        self.ranking(said)
+        monkeypatch.setattr(passes._Choice, "_look_at",
+                            lambda choice, images: choice._looked_at.update(images))
+        report = make_pass(self.catalog, Downlink(self._head, said, "", lambda: True), budget_bytes,
+                           "test", AT, dry_run=True)
+        return [parcel.sha256 for parcel in report.parcels]
