@@ -46,7 +46,12 @@ VERBS = (
     Verb("build", "jetson_cluster.verbs.build", "build the TensorRT engine for this GPU (flight)"),
     Verb("doctor", "jetson_cluster.verbs.doctor", "check all that the daemon needs (flight)"),
     Verb("export", "jetson_cluster.ground.export", "build a network's ONNX file (ground)"),
+    Verb("embed", "jetson_cluster.ground.embed", "embed an archive of images once (ground)"),
     Verb("fit", "jetson_cluster.ground.fit", "fit a codebook to an archive of images (ground)"),
+    Verb("report", "jetson_cluster.ground.report",
+         "show an archive and its clusters as one folder of pages (ground)"),
+    Verb("console", "jetson_cluster.ground.console",
+         "name and weigh clusters, see the next pass, in a browser (ground)"),
 )
 
 

@@ -1,47 +1,26 @@
 """Fitting a codebook: the clusters, their scales, and tables from images the clusters never saw."""
 
+import functools
 import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from embedded import distances, terrain
 
 from jetson_cluster import codebook
 from jetson_cluster.errors import UserError
-from jetson_cluster.ground.clustering import (
-    FOLDS,
-    PSEUDO_MEMBERS,
-    assign_folds,
-    cross_validate,
-    fit_codebook,
-    kmeans,
-    scales,
-)
+from jetson_cluster.ground import matching, preparing
+from jetson_cluster.ground.clustering import clusters_of, fit_codebook, kmeans
+from jetson_cluster.ground.held_out import PSEUDO_MEMBERS
 
 ROOT = os.path.join(os.path.dirname(__file__), "..", "..")
-
-
-def terrain(kinds=6, scenes=40, shots=5, dimension=32, seed=0):
-    """(embeddings, scene names, kind of each): scenes of a few kinds, shots of a scene alike."""
-    rng = np.random.default_rng(seed)
-    centres = 2.0 * np.random.default_rng(99).standard_normal((kinds, dimension))
-    kind = np.repeat(rng.integers(0, kinds, scenes), shots)
-    views = centres[kind] + np.repeat(rng.standard_normal((scenes, dimension)), shots, axis=0)
-    views += 0.15 * rng.standard_normal(views.shape)
-    lengths = rng.uniform(0.5, 20.0, (len(views), 1))
-    names = ["sol%03d" % scene for scene in np.repeat(np.arange(scenes), shots)]
-    return (views * lengths).astype(np.float32), names, kind
 
 
 def fitted(k=6, seed=0, **kinds):
     embeddings, scenes, _ = terrain(**kinds)
     return fit_codebook(embeddings, scenes, k, seed, "net/layer@0")
-
-
-def distances(points, centroids):
-    """float64 [N, k], the slow way."""
-    return np.linalg.norm(points[:, None, :].astype(float) - centroids[None].astype(float), axis=2)
 
 
 def test_a_cluster_holds_one_kind_of_terrain_where_the_kinds_are_plain():
@@ -63,7 +42,8 @@ def test_the_same_input_and_seed_give_the_same_codebook_bit_for_bit():
 
 def test_another_process_gives_the_same_codebook_bit_for_bit():
     program = "from test_clustering import fitted; print(fitted().codebook.identity)"
-    path = os.pathsep.join([os.path.abspath(ROOT), os.path.dirname(os.path.abspath(__file__))])
+    folders = [ROOT, os.path.dirname(__file__), os.path.join(ROOT, "tests", "helpers")]
+    path = os.pathsep.join(map(os.path.abspath, folders))
     answer = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True,
                             text=True, env=dict(os.environ, PYTHONPATH=path))
     assert answer.stdout.strip() == fitted().codebook.identity
@@ -102,6 +82,114 @@ def test_more_clusters_than_images_is_refused_with_both_numbers():
 def test_no_images_at_all_is_refused():
     with pytest.raises(UserError, match=r"\b3\b.*\b0\b"):
         fit_codebook(np.empty((0, 8), np.float32), [], 3, 0, "s")
+
+
+PREPARATIONS = [(normalisation, components) for normalisation in codebook.NORMALISATIONS
+                for components in (0, 12)]
+
+
+@pytest.mark.parametrize("normalisation, components", PREPARATIONS)
+def test_what_the_rover_makes_of_the_file_is_what_was_worked_out_here(
+        tmp_path, normalisation, components):
+    embeddings, scenes, _ = terrain(scenes=60)
+    prepare = functools.partial(preparing.learn, normalisation=normalisation, components=components)
+    made = fit_codebook(embeddings, scenes, 7, 0, "net/layer@0", prepare)
+    path = str(tmp_path / "codebook.npz")
+    codebook.save(path, made.codebook)
+    book = codebook.load(path, "net/layer@0", embeddings.shape[1])
+    told = book.assess(embeddings)
+    np.testing.assert_array_equal(told.cluster, made.cluster)
+    # As it is defined, in float64, from the archive itself.
+    points = prepare(embeddings).apply(embeddings).astype(np.float64)
+    means = np.stack([points[made.cluster == number].mean(axis=0) for number in range(7)])
+    apart = np.linalg.norm(points[:, None] - means[None], axis=2)
+    np.testing.assert_array_equal(apart.argmin(axis=1), told.cluster)
+    np.testing.assert_allclose(told.distance, apart.min(axis=1), rtol=1e-3)
+    np.testing.assert_allclose(told.ratio, apart.min(axis=1) / book.scales[told.cluster], rtol=1e-3)
+    np.testing.assert_array_equal(book.counts, np.bincount(told.cluster))
+    np.testing.assert_allclose(
+        book.archive_mean, codebook.normalise(embeddings).mean(axis=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("normalisation, components", PREPARATIONS)
+def test_half_of_a_clusters_new_images_are_within_their_reach_of_its_middle(
+        normalisation, components):
+    """Two images are as near as is usual within the reach, which is sqrt(2) of that to the middle."""
+    embeddings, scenes, _ = terrain(scenes=300)
+    embeddings = 5 * codebook.normalise(embeddings)
+    prepare = functools.partial(preparing.learn, normalisation=normalisation, components=components)
+    book = fit_codebook(embeddings, scenes, 6, 0, "s", prepare).codebook
+    points, own = codebook.normalise(embeddings), book.nearest(embeddings, 1).index[:, 0]
+    fresh = 5 * codebook.normalise(terrain(scenes=300, seed=5)[0])
+    found, fresh_points = book.assess(fresh), codebook.normalise(fresh)
+    apart = np.concatenate([np.linalg.norm(
+        fresh_points[found.cluster == number] - points[own == number].mean(axis=0), axis=1)
+        / found.reach[found.cluster == number] for number in range(6)])
+    assert 0.4 < (apart * codebook.REACH < 1).mean() < 0.6
+
+
+def test_measured_reaches_are_those_that_follow_from_the_scales_where_both_can_be_had():
+    embeddings, scenes, _ = terrain(scenes=120)
+    plain = fit_codebook(embeddings, scenes, 6, 0, "s").codebook
+    # All components and no other normalisation: distances are the same, but nothing says so.
+    turned = fit_codebook(embeddings, scenes, 6, 0, "s", lambda part: preparing.learn(
+        embeddings, "l2", embeddings.shape[1])).codebook
+    one, other = plain.assess(embeddings), turned.assess(embeddings)
+    np.testing.assert_array_equal(one.cluster, other.cluster)
+    np.testing.assert_allclose(one.reach, other.reach, rtol=5e-3)
+    np.testing.assert_allclose(one.ratio, other.ratio, rtol=5e-3)
+
+
+def test_going_on_from_a_codebook_with_the_same_images_changes_nothing():
+    embeddings, scenes, _ = terrain()
+    first = fit_codebook(embeddings, scenes, 9, 3, "s")
+    again = fit_codebook(embeddings, scenes, 9, 8, "s", like=first.codebook)
+    np.testing.assert_array_equal(again.cluster, first.cluster)
+    np.testing.assert_allclose(again.codebook.centroids, first.codebook.centroids, atol=1e-6)
+
+
+@pytest.mark.parametrize("normalisation, components", PREPARATIONS)
+def test_going_on_under_another_preparation_begins_with_the_same_clusters(normalisation, components):
+    embeddings, scenes, _ = terrain()
+    embeddings = 5 * codebook.normalise(embeddings)  # else "none" tells them apart by their length
+    first = fit_codebook(embeddings, scenes, 6, 0, "s").codebook
+    prepare = functools.partial(preparing.learn, normalisation=normalisation, components=components)
+    again = fit_codebook(embeddings, scenes, 6, 1, "s", prepare, first)
+    common = matching.shared(first.nearest(embeddings, 1).index[:, 0], again.cluster, 6, 6)
+    assert np.trace(common) > 0.8 * len(embeddings)
+
+
+def test_more_clusters_than_before_begin_where_the_old_ones_are_far():
+    embeddings, scenes, kind = terrain(scenes=120)
+    known = kind != 2
+    old = fit_codebook(embeddings[known], np.array(scenes)[known], 5, 0, "s").codebook
+    made = fit_codebook(embeddings, scenes, 6, 0, "s", like=old)
+    assert set(made.cluster[~known]) == {5}
+    np.testing.assert_allclose(made.codebook.centroids[:5], old.centroids, atol=0.02)
+
+
+@pytest.mark.parametrize("before", [20, 32])
+def test_more_clusters_than_before_are_about_as_good_as_from_a_fresh_start(before):
+    random = np.random.default_rng(before)
+    kinds = random.normal(size=(40, 24)).astype(np.float32)
+    points = codebook.normalise(kinds[random.integers(0, 40, 4000)]
+                                + 0.25 * random.normal(size=(4000, 24)).astype(np.float32))
+
+    def inertia(centroids):
+        return (distances(points, centroids).min(axis=1) ** 2).sum()
+
+    grown = kmeans(points, 40, 0, kmeans(points, before, 0))
+    assert inertia(grown) < 1.05 * inertia(kmeans(points, 40, 0))
+
+
+def test_clusters_that_the_archive_has_no_image_of_are_left_out_and_the_smallest_if_too_many():
+    points = codebook.normalise(np.repeat(np.eye(6, dtype=np.float32), [9, 8, 7, 6, 5, 4], axis=0)
+                                + 0.01 * np.random.default_rng(0).standard_normal((39, 6), np.float32))
+    elsewhere = -np.eye(6, dtype=np.float32)[:2]
+    start = np.concatenate([elsewhere, np.eye(6, dtype=np.float32)])
+    found = kmeans(points, 4, 0, start)
+    assert found.argmax(axis=1).tolist() == [0, 1, 2, 3]
+    assert sorted(kmeans(points, 6, 0, start).argmax(axis=1)) == list(range(6))
 
 
 def test_few_images_for_the_clusters_is_said():
@@ -165,61 +253,6 @@ def test_scales_are_the_mean_distance_unbiased_and_drawn_toward_the_global_one()
         assert len(part) > 1
         mu = (len(part) * mean + PSEUDO_MEMBERS * overall) / (len(part) + PSEUDO_MEMBERS)
         assert made.scales[c] == pytest.approx(np.sqrt(mu * overall), rel=1e-4)
-
-
-def test_a_small_clusters_scale_is_drawn_to_the_global_one_as_by_ten_more_images():
-    # Two clusters of ten: 5.4 / 9 = 0.6 and 1.8 / 9 = 0.2, together 0.4; with ten more of 0.4 each
-    # 0.5 and 0.3; the scales are the roots of 0.5 x 0.4 and 0.3 x 0.4.
-    found = codebook.Nearest(np.repeat([[0], [1]], 10, axis=0).astype(np.int32),
-                             np.repeat([[0.54], [0.18]], 10, axis=0).astype(np.float32))
-    assert scales(found, 2).tolist() == pytest.approx([0.4472136, 0.3464102])
-
-
-def test_a_cluster_of_one_image_takes_the_global_scale():
-    found = codebook.Nearest(np.array([[0], [0], [0], [1]], np.int32),
-                             np.array([[0.2], [0.4], [0.6], [0.0]], np.float32))
-    assert scales(found, 3).tolist() == pytest.approx([0.6, 0.6, 0.6])
-
-
-def test_no_scene_is_in_two_folds_and_folds_are_about_one_size():
-    scenes = ["a"] * 30 + ["b"] * 3 + list("cdefghij") * 4 + ["k"] * 20
-    folds = assign_folds(scenes, [])
-    homes = {scene: {int(f) for f, s in zip(folds, scenes) if s == scene} for scene in scenes}
-    assert all(len(home) == 1 for home in homes.values())
-    sizes = np.bincount(folds, minlength=FOLDS)
-    assert sizes.sum() == len(scenes) and sizes.max() - sizes.min() <= 4
-
-
-def test_folds_do_not_depend_on_chance_or_on_the_order_of_images():
-    scenes = terrain(scenes=20)[1]
-    folds = assign_folds(scenes, [])
-    assert np.array_equal(folds, assign_folds(scenes, []))
-    turned = np.random.default_rng(3).permutation(len(scenes))
-    assert np.array_equal(folds[turned], assign_folds([scenes[i] for i in turned], []))
-
-
-def test_with_too_few_scenes_neighbouring_images_stay_together_and_it_is_said():
-    notes = []
-    folds = assign_folds(["a"] * 150 + ["b"] * 150, notes)
-    assert len(notes) == 1 and "too few" in notes[0]
-    assert set(folds) == set(range(FOLDS))
-    assert np.count_nonzero(np.diff(folds)) < 60
-    assert any("too few" in note for note in fitted(scenes=2, shots=50).notes)
-    assert not fitted().notes
-
-
-def test_images_held_out_by_scene_look_less_familiar_than_by_chance():
-    embeddings, scenes, _ = terrain(kinds=40, scenes=60)
-    points = codebook.normalise(embeddings)
-    by_scene = cross_validate(points, assign_folds(scenes, []), 40, 0)
-    by_chance = cross_validate(points, np.arange(len(points)) % FOLDS, 40, 0)
-    assert np.median(by_scene.ratio) > 1.2 * np.median(by_chance.ratio)
-
-
-def test_every_image_is_held_out_once():
-    points = codebook.normalise(terrain(scenes=31)[0])
-    held_out = cross_validate(points, assign_folds(terrain(scenes=31)[1], []), 6, 0)
-    assert len(held_out.ratio) == len(held_out.margin) == len(points)
 
 
 def test_tables_rise_and_r50_and_r95_are_theirs():

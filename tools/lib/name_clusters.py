@@ -1,7 +1,6 @@
 """Names clusters after what most of their images were drawn as, and writes that as a policy.
 
-In: MODEL CODEBOOK TRUTH.csv POLICY.yaml as arguments; embeddings come from the folder `fit` kept. Only
-for drawn pictures, whose terrain is known.
+In: CORPUS CODEBOOK TRUTH.csv POLICY.yaml as arguments. Only for drawn pictures, whose terrain is known.
 """
 
 import collections
@@ -11,22 +10,18 @@ import sys
 
 import yaml
 
-from jetson_cluster import codebook, recipe
-from jetson_cluster.catalog import Catalog
+from jetson_cluster import codebook
+from jetson_cluster.ground import corpus
 
 
-def main(model_path, codebook_path, truth_path, policy_path):
+def main(corpus_path, codebook_path, truth_path, policy_path):
     """Write the policy; print how many clusters were named."""
-    model = recipe.load_model(model_path)
-    fitted = codebook.load(codebook_path, model.space)
+    held = corpus.read(corpus_path)
+    fitted = codebook.load(codebook_path, held.space)
     with open(truth_path, newline="") as stream:
         truth = {row["name"]: row["class"] for row in csv.DictReader(stream)}
-    folder = os.path.splitext(truth_path)[0]
-    with Catalog(os.path.join(codebook_path + ".work", "catalog.sqlite"), model.space) as catalog:
-        numbers = catalog.images_at([os.path.join(folder, name) for name in truth])
-        embeddings = catalog.embeddings_of(list(numbers.values()))
     members = collections.defaultdict(collections.Counter)
-    for path, cluster in zip(numbers, fitted.nearest(embeddings, 1).index[:, 0]):
+    for path, cluster in zip(held.paths, fitted.nearest(held.embeddings(), 1).index[:, 0]):
         members[int(cluster)][truth[os.path.basename(path)]] += 1
     labels = {cluster: {"label": kinds.most_common(1)[0][0].replace("_", " ")}
               for cluster, kinds in sorted(members.items())}
