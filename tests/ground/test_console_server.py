@@ -255,7 +255,9 @@ def commanded(down, *more, **environment):
          str(down.codebook), "--policy", str(down.policy), "--orders-out", str(down.orders),
          "--port", "0", *more],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=dict(os.environ, **environment))
+        env=dict(os.environ, **environment),
+        # Whoever started the tests in the background had it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     try:
         line = running.stdout.readline()
         assert line.startswith("console at http://"), running.stderr.read()
