@@ -91,7 +91,7 @@ def run_corpus(args, model, archive):
     """(images/s, embeddings), without the first quarter, before and in which much is loaded."""
     reached_s = {}  # images done -> when
 
-    def progress(done, _total):
+    def progress(done, _total, _known):
         reached_s.setdefault(done, time.perf_counter())
 
     with tempfile.TemporaryDirectory() as folder:
