@@ -68,18 +68,20 @@ class Catalog(PassBook, Placements, Candidates, OutboxLinks, Attempts):
 
     def refusals(self, limit: int) -> List[Refusal]:
         """The newest refusals, newest first."""
-        rows = self._db.execute("SELECT path, bytes, mtime_ns, code, reason, refused_at "
-                                "FROM refusals ORDER BY id DESC LIMIT ?", (limit,))
-        return [Refusal(path_out(row[0]), *row[1:]) for row in rows]
+        return self._newest_refusals("1", (), limit)
 
     def refusal_of(self, name: str) -> Optional[Refusal]:
         """The newest refusal of a file of that path or file name."""
         stored, end = path_in(name), path_in("/" + os.path.basename(name))
-        row = self._db.execute(
+        return next(iter(self._newest_refusals(
+            "path = ? OR (? AND substr(path, ?) = ?)",
+            (stored, not os.path.isabs(name), -len(end), end), 1)), None)
+
+    def _newest_refusals(self, which: str, values: tuple, limit: int) -> List[Refusal]:
+        rows = self._db.execute(
             "SELECT path, bytes, mtime_ns, code, reason, refused_at FROM refusals "
-            "WHERE path = ?1 OR (?2 AND substr(path, -?4) = ?3) ORDER BY id DESC LIMIT 1",
-            (stored, not os.path.isabs(name), end, len(end))).fetchone()
-        return Refusal(path_out(row[0]), *row[1:]) if row else None
+            "WHERE %s ORDER BY id DESC LIMIT ?" % which, values + (limit,))
+        return [Refusal(path_out(row[0]), *row[1:]) for row in rows]
 
     # ---- files -------------------------------------------------------------------------------
 

@@ -250,6 +250,13 @@ def load(path: str, space: Optional[str] = None, dimension: Optional[int] = None
     problem = _problem(codebook)
     if problem:
         raise UserError("codebook %s: %s; make it anew with 'jetson-cluster fit'" % (path, problem))
+    check_fits(path, codebook, space, dimension)
+    return codebook
+
+
+def check_fits(path: str, codebook: Codebook, space: Optional[str],
+               dimension: Optional[int]) -> None:
+    """Raise UserError if the codebook at `path` is of another embedding space; None: any will do."""
     if space is not None and codebook.space != space:
         raise UserError("codebook %s: made for the embedding space %s, but the model here gives %s; "
                         "fit a codebook with this model" % (path, codebook.space, space))
@@ -257,7 +264,6 @@ def load(path: str, space: Optional[str] = None, dimension: Optional[int] = None
         raise UserError("codebook %s: it is of embeddings that have %d numbers, but the model's have "
                         "%d; fit a codebook with this model" % (
                             path, codebook.dimension, dimension))
-    return codebook
 
 
 def _read_arrays(path: str) -> Dict[str, np.ndarray]:

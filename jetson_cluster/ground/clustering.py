@@ -20,6 +20,7 @@ from jetson_cluster.ground.held_out import (
     compare,
     cross_validate,
 )
+from jetson_cluster.ground.sampling import drawn
 
 ITERATIONS = 100  # a bound only: faiss stops when no image changes cluster, after 20 to 40
 # One start now and then merges two plain clusters. Which is best shows after a few iterations on a
@@ -153,7 +154,7 @@ def _some(points: np.ndarray, most: int, seed: int) -> np.ndarray:
     """At most so many of float32 [N, d], evenly drawn."""
     if len(points) <= most:
         return points
-    return points[np.sort(np.random.default_rng(seed).choice(len(points), most, replace=False))]
+    return points[drawn(len(points), most, seed)]
 
 
 def _begun(points: np.ndarray, start: np.ndarray, k: int, seed: int) -> np.ndarray:
@@ -183,10 +184,10 @@ def _with_more(points: np.ndarray, start: np.ndarray, k: int, seed: int) -> np.n
     lengths, candidates = np.einsum("nd,nd->n", points, points), 2 + int(np.log(k))
     while len(begun) < k:
         total = squared.sum()
-        drawn = random.choice(len(points), candidates, p=squared / total if total else None)
-        away = lengths[:, None] + lengths[drawn] - 2 * points @ points[drawn].T
+        picked = random.choice(len(points), candidates, p=squared / total if total else None)
+        away = lengths[:, None] + lengths[picked] - 2 * points @ points[picked].T
         left = np.minimum(np.maximum(away, 0), squared[:, None])
         best = int(left.sum(axis=0).argmin())
-        begun.append(points[drawn[best]])
+        begun.append(points[picked[best]])
         squared = left[:, best]
     return np.array(begun, np.float32)

@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     old = codebook.load(args.like) if args.like else None
     opened = open_corpus(args, old, max(ks, default=args.k or 1))
     if old:
-        codebook.load(args.like, opened.space, opened.dimension)  # of the same network?
+        codebook.check_fits(args.like, old, opened.space, opened.dimension)
     k = args.k or (old.k if old else max(ks))
     sample = sampling.choose(len(opened), k, args.seed)
     if sample.words:
@@ -198,7 +198,7 @@ def open_corpus(args: argparse.Namespace, old: Optional[Codebook], k: int) -> Co
             "--sweep to" if args.sweep else "-k", k, files, ", ".join(args.archive),
             " can be tried for" if args.sweep else ""))
     if old:
-        codebook.load(args.like, model.space, model.recipe.dimension)
+        codebook.check_fits(args.like, old, model.space, model.recipe.dimension)
     preparing.check(asked_preparation(args, old)[1], files, model.recipe.dimension)
     # The corpus is this codebook's own: another archive takes the place of the one before.
     opened = corpus.embed(args.archive, work, model, args.embedder, args.batch, drop=True,

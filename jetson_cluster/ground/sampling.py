@@ -35,10 +35,14 @@ def choose(images: int, k: int, seed: int) -> Sample:
     most = IMAGES_PER_CENTROID * k
     if images <= most:
         return Sample(np.arange(images), "")
-    drawn = np.random.default_rng(seed).choice(images, most, replace=False)
-    return Sample(np.sort(drawn), "%d of %d images are clustered, %d for each of %d centroids: more "
+    return Sample(drawn(images, most, seed), "%d of %d images are clustered, %d for each of %d centroids: more "
                   "would lower the inertia by less than %.1f %%; all are placed in the clusters" % (
                       most, images, IMAGES_PER_CENTROID, k, 100 / IMAGES_PER_CENTROID))
+
+
+def drawn(images: int, count: int, seed: int) -> np.ndarray:
+    """int64 [count], ascending: so many of so many images, evenly drawn."""
+    return np.sort(np.random.default_rng(seed).choice(images, count, replace=False))
 
 
 def parts(images: int) -> Iterator[Sequence[int]]:
