@@ -9,7 +9,7 @@ disk stays, less those that left the queue, and by the pins and holds of now.
 import logging
 import os
 import time
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, List, Optional, Tuple
 
 from jetson_cluster import quality, ranking
 from jetson_cluster.catalog import Catalog
@@ -155,19 +155,25 @@ class Publisher:
         for rank, place in enumerate(ranked, 1):
             row = held[place.image]
             cumulative += row.bytes
-            label, spoken = ranking.names_of(policy.labels if clustered else {}, row.cluster)
-            verdict = "" if row.quality == 1 or row.measures is None else quality.judge(
-                row.measures, policy.quality).reason
+            label, reason = said_of(row, place, policy, clustered, resemblances.get(row.image))
             rows.append(QueueRow(
                 rank=rank, score="%.4g" % place.score, state=row.state,
                 cluster=str(row.cluster) if clustered else "", label=label,
                 novelty="%.2f" % row.novelty if clustered else "",
-                reason=ranking.reason(row, spoken, policy.weights.get(row.cluster, 1.0), place,
-                                      clustered, verdict, resemblances.get(row.image)),
-                bytes=row.bytes, cumulative_bytes=cumulative,
+                reason=reason, bytes=row.bytes, cumulative_bytes=cumulative,
                 preview=previews.get(row.image, ""),
                 captured_at=row.captured_at, sha256=row.sha256, path=row.path))
         return rows
+
+
+def said_of(row: Row, place: Ranked, policy: Policy, clustered: bool, alike
+            ) -> Tuple[str, str]:
+    """(the cluster's label, why it stands there) of an image; `alike` as placing.resemblances."""
+    label, spoken = ranking.names_of(policy.labels if clustered else {}, row.cluster)
+    verdict = "" if row.quality == 1 or row.measures is None else quality.judge(
+        row.measures, policy.quality).reason
+    return label, ranking.reason(row, spoken, policy.weights.get(row.cluster, 1.0), place,
+                                 clustered, verdict, alike)
 
 
 def _reason(before: str, pinned: bool) -> str:

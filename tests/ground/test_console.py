@@ -16,7 +16,7 @@ pytest.importorskip("waitress", reason="no waitress here: pip install '.[ground]
 pytest.importorskip("ruamel.yaml", reason="no ruamel.yaml here: pip install '.[ground]'")
 
 import consoled
-from consoled import Aboard, opened, passes_of, shas
+from consoled import Aboard, desk, down, opened, passes_of, shas  # noqa: F401: fixtures among them
 
 from jetson_cluster import orders, policy
 from jetson_cluster.applying import APPLIED, apply
@@ -29,17 +29,6 @@ from jetson_cluster.head import Head
 from jetson_cluster.placing import Placing
 
 BUDGET = 2000000
-
-
-@pytest.fixture
-def down(tmp_path):
-    return consoled.Down(tmp_path / "down")
-
-
-@pytest.fixture
-def desk(down):
-    with opened(down) as made:
-        yield made
 
 
 def edit_everything(desk, down):

@@ -10,21 +10,10 @@ pytest.importorskip("waitress", reason="no waitress here: pip install '.[ground]
 pytest.importorskip("ruamel.yaml", reason="no ruamel.yaml here: pip install '.[ground]'")
 
 import consoled
-from consoled import opened
+from consoled import desk, down, opened  # noqa: F401: fixtures among them
 
 from jetson_cluster.files import sha256_of
 from jetson_cluster.ground.console.gallery import Pictures
-
-
-@pytest.fixture
-def down(tmp_path):
-    return consoled.Down(tmp_path / "down")
-
-
-@pytest.fixture
-def desk(down):
-    with opened(down) as made:
-        yield made
 
 
 def test_members_come_in_the_order_that_is_asked_for(desk, down):

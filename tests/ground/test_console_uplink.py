@@ -12,7 +12,7 @@ pytest.importorskip("waitress", reason="no waitress here: pip install '.[ground]
 pytest.importorskip("ruamel.yaml", reason="no ruamel.yaml here: pip install '.[ground]'")
 
 import consoled
-from consoled import Aboard, opened, passes_of, shas
+from consoled import Aboard, down, opened, passes_of, shas  # noqa: F401: fixtures among them
 
 from jetson_cluster import orders, policy
 from jetson_cluster.applying import apply
@@ -20,11 +20,6 @@ from jetson_cluster.errors import UserError
 from jetson_cluster.files import sha256_of
 
 BUDGET = 2000000
-
-
-@pytest.fixture
-def down(tmp_path):
-    return consoled.Down(tmp_path / "down")
 
 
 def is_aboard(down):

@@ -1,7 +1,7 @@
 """A catalog that came down from a rover, with its codebook: for the tests of the console.
 
 The images are not here, as on the ground; the catalog holds their drawn previews. Placed and valued
-by the flight code, in clusters of one colour each.
+by the flight code, in clusters of one colour each. Fixtures, to be imported: `down`, and `desk` over it.
 """
 
 import hashlib
@@ -100,6 +100,17 @@ class Down:
 def opened(down, now_s=1.8e9, **more):
     return Desk(str(down.catalog), down.book, str(down.policy), str(down.orders),
                 now_s=lambda: now_s, **more)
+
+
+@pytest.fixture
+def down(tmp_path):
+    return Down(tmp_path / "down")
+
+
+@pytest.fixture
+def desk(down):
+    with opened(down) as made:
+        yield made
 
 
 def passes_of(desk, budget="2MB"):

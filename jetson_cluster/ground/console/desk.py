@@ -217,8 +217,7 @@ class Desk:
             "labelsNow": _by_number(now.labels), "weightsNow": _by_number(now.weights),
             "targets": [dict(_facts(self._model.row(sha256)), weight=weight)
                         for sha256, weight in self._model.weights_of_targets().items()],
-            "marks": [dict(_facts(one.row), mark=one.mark,
-                           was=one.was)
+            "marks": [dict(_facts(one.row), mark=one.mark, was=one.was)
                       for one in plan.marked.values()],
             "canUndo": history.can_undo, "canRedo": history.can_redo, "stale": plan.stale,
             "orders": {"path": self._model.orders_path, "text": plan.orders.text,

@@ -8,13 +8,14 @@ modules; the one difference is that files are not looked at, for they are on the
 import time
 from typing import Callable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
-from jetson_cluster import explaining, quality, ranking, scoring
+from jetson_cluster import explaining, scoring
 from jetson_cluster.catalog import Catalog
 from jetson_cluster.codebook import Codebook
 from jetson_cluster.head import Head
 from jetson_cluster.passes import IMAGE, ROWS_FIRST, Downlink, PassReport, make_pass
 from jetson_cluster.placing import Placing
 from jetson_cluster.policy import Policy
+from jetson_cluster.publisher import said_of
 from jetson_cluster.ranking import Ranked
 from jetson_cluster.records import Row
 from jetson_cluster.schema import QUEUED
@@ -119,15 +120,8 @@ class Side:
         alike = self._placing.resemblances(list(rows.values()))
         return NextPass(report, tuple(
             Place(rows[image], ranked[image][0], ranked[image][1].score,
-                  self._reason(rows[image], ranked[image][1], alike.get(image)))
+                  said_of(rows[image], ranked[image][1], self.policy, True, alike.get(image))[1])
             for image in images))
-
-    def _reason(self, row: Row, place: Ranked, alike) -> str:
-        _, spoken = ranking.names_of(self.policy.labels, row.cluster)
-        verdict = "" if row.quality == 1 or row.measures is None else quality.judge(
-            row.measures, self.policy.quality).reason
-        return ranking.reason(row, spoken, self.policy.weights.get(row.cluster, 1.0), place, True,
-                              verdict, alike)
 
     def explained(self, image: int) -> List[str]:
         """Why an image stands where it does, as `jetson-cluster explain` says it."""
